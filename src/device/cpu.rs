@@ -1,0 +1,105 @@
+//! The processor: its memory, its threads, rows over cores, and the matrix product.
+//!
+//! A result never depends on the number of threads: work is cut into pieces by size alone, and the partial
+//! sums of a reduction are added in the order of the pieces.
+
+use super::Mem;
+use rayon::prelude::*;
+use std::alloc::Layout;
+
+/// Below this many elements a loop is not worth waking another thread for (a wake-up costs some microseconds).
+pub const SERIAL: usize = 1 << 15;
+
+/// The processor.
+pub struct Cpu {
+    threads: usize,
+    in_use: usize,
+    peak: usize,
+}
+
+const ALIGN: usize = 256;
+
+impl Cpu {
+    /// With `threads` threads; 0 means rayon's own choice, one a core.
+    pub fn new(threads: usize) -> Cpu {
+        Cpu { threads: if threads == 0 { rayon::current_num_threads() } else { threads }, in_use: 0, peak: 0 }
+    }
+
+    /// How many threads the loops may use.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    pub(super) fn alloc(&mut self, bytes: usize) -> u64 {
+        if bytes == 0 {
+            return ALIGN as u64; // aligned, dangling, never read: the range is empty
+        }
+        let layout = Layout::from_size_align(bytes, ALIGN).expect("an allocation below isize::MAX");
+        // SAFETY: the layout has a non-zero size.
+        let p = unsafe { std::alloc::alloc_zeroed(layout) };
+        if p.is_null() {
+            std::alloc::handle_alloc_error(layout);
+        }
+        self.in_use += bytes;
+        self.peak = self.peak.max(self.in_use);
+        p as u64
+    }
+
+    pub(super) fn free(&mut self, addr: u64, bytes: usize) {
+        if bytes > 0 {
+            self.in_use -= bytes;
+            // SAFETY: `addr` came from `alloc` with the same size and alignment (only `Device::free` calls this, with the same `Mem`).
+            unsafe { std::alloc::dealloc(addr as *mut u8, Layout::from_size_align(bytes, ALIGN).expect("as at alloc")) }
+        }
+    }
+
+    pub(super) fn memory(&self) -> (usize, usize) {
+        (self.in_use, self.peak)
+    }
+
+    pub(super) fn bytes_mut(&mut self, mem: Mem) -> &mut [u8] {
+        // SAFETY: a `Mem` is a range of a live allocation of this device (its fields are private to the crate and it is only
+        // made by `alloc` and `part`); `&mut self` keeps every other view away for as long as this one lives.
+        unsafe { std::slice::from_raw_parts_mut(mem.addr as *mut u8, 4 * mem.len) }
+    }
+
+    /// Slices of device memory: `outs` to write, `ins` to read. Panics if something written overlaps anything else.
+    pub fn views<const O: usize, const I: usize>(&mut self, outs: [Mem; O], ins: [Mem; I]) -> ([&mut [f32]; O], [&[f32]; I]) {
+        for (i, o) in outs.iter().enumerate() {
+            assert!(outs[..i].iter().chain(&ins).all(|other| !o.overlaps(other)), "an output overlaps another operand");
+        }
+        // SAFETY: the ranges are live (see `bytes_mut`), aligned to 4, every bit pattern is an f32, and the outputs were just
+        // checked to be disjoint from one another and from the inputs; `&mut self` excludes any other view.
+        unsafe {
+            (
+                outs.map(|m| std::slice::from_raw_parts_mut(m.addr as *mut f32, m.len)),
+                ins.map(|m| std::slice::from_raw_parts(m.addr as *const f32, m.len)),
+            )
+        }
+    }
+}
+
+/// Calls `f(row index, row)` for every row of `y`, rows of `cols` values, over the cores when that pays.
+pub fn rows(y: &mut [f32], cols: usize, f: impl Fn(usize, &mut [f32]) + Sync + Send) {
+    if cols == 0 {
+        return;
+    }
+    if y.len() < SERIAL {
+        y.chunks_exact_mut(cols).enumerate().for_each(|(i, r)| f(i, r));
+    } else {
+        let at_once = (SERIAL / 4 / cols).max(1);
+        y.par_chunks_mut(at_once * cols).enumerate().for_each(|(c, block)| {
+            block.chunks_exact_mut(cols).enumerate().for_each(|(i, r)| f(c * at_once + i, r));
+        });
+    }
+}
+
+/// Calls `f(start, chunk)` for chunks of `y` of equal length, over the cores when that pays. The chunks depend on the length alone.
+pub fn chunks(y: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync + Send) {
+    const CHUNK: usize = SERIAL / 4;
+    if y.len() < SERIAL {
+        f(0, y);
+    } else {
+        y.par_chunks_mut(CHUNK).enumerate().for_each(|(c, part)| f(c * CHUNK, part));
+    }
+}

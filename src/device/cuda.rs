@@ -1,0 +1,1 @@
+//! Device by CUDA driver.

@@ -1,0 +1,14 @@
+//! The engine: one mutable [`Step`](step::Step) (device, arena, tape), operations as rooms of their own, parameters,
+//! layers and optimisers. It knows nothing of cells.
+
+pub mod nn;
+pub mod ops;
+pub mod optim;
+pub mod params;
+pub mod rng;
+pub mod step;
+pub mod tape;
+
+pub use params::init;
+pub use step::{Knob, Precision, Step, Var};
+pub use tape::Weight;

@@ -1,0 +1,1 @@
+//! Operations: one room each, `src/engine/ops/<room>.rs` with `kernels/<room>.cu`.

@@ -1,0 +1,522 @@
+//! The engine's one mutable value: a device, its arena, the variables and the tape of the step under way.
+//!
+//! A [`Var`] is a number; what it stands for is a row-major f32 matrix `[rows, cols]` in device memory. Parameters,
+//! states and resident data are made once and outlive steps; everything else comes out of an arena that
+//! [`Step::begin`] resets, so a warm step allocates nothing and sees the same addresses each time. That is what makes
+//! a step capturable: what changes between steps (the step number, learning rates, annealed weights, the position in
+//! the epoch) stands in the *clock*, a few words of device memory that [`Step::begin`] writes.
+
+use super::params::{Group, Params};
+use super::tape::Node;
+use crate::device::launch::{Arg, GraphId, Grid};
+use crate::device::{Device, Mem};
+use crate::error::{Error, Result};
+
+/// A variable of the step, or of the program if it is a parameter, a state or resident data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Var(pub(super) u32);
+
+impl Var {
+    /// No variable: an empty slot among an operation's inputs.
+    pub const NONE: Var = Var(u32::MAX);
+
+    /// Whether this is [`Var::NONE`].
+    pub fn is_none(self) -> bool {
+        self == Var::NONE
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Info {
+    pub mem: Mem,
+    pub dims: [usize; 2],
+    pub wants: bool,
+    /// Where the gradient goes; for a parameter fixed, else given on first use.
+    pub grad: Var,
+    /// Whether the gradient holds something in this step.
+    pub grad_set: bool,
+}
+
+/// Which matrix product is used: storage is f32 always, and so is accumulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// f32 on the ordinary cores.
+    #[default]
+    F32,
+    /// tf32 on tensor cores: 10 bits of fraction.
+    Tf32,
+    /// bf16 on tensor cores: 7 bits of fraction.
+    Bf16,
+}
+
+/// A word of the clock: a number that may differ from step to step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Knob(usize);
+
+const CLOCK_WORDS: usize = 64;
+/// The step number (u32), from 1.
+const STEP: usize = 0;
+/// The first row of this step's minibatch within the epoch's order (u32).
+const START: usize = 1;
+/// Non-zero once a loss term was not finite: the step number (u32). Written by the device, see `ledger`.
+const FIRST_KNOB: usize = 2;
+
+/// Device, arena, tape.
+pub struct Step {
+    device: Device,
+    arena: Arena,
+    pub(super) vars: Vec<Info>,
+    permanent: usize,
+    pub(super) tape: Vec<Node>,
+    pub(super) params: Params,
+    pub(super) training: bool,
+    recording: bool,
+    pub(super) precision: Precision,
+    seed: u64,
+    clock: Mem,
+    clock_host: [u32; CLOCK_WORDS],
+    knobs: usize,
+    pub(super) streams: u32,
+}
+
+impl Step {
+    /// An engine on `device`; all random numbers derive from `seed`.
+    pub fn new(mut device: Device, seed: u64, precision: Precision) -> Result<Step> {
+        if precision != Precision::F32 {
+            match &device {
+                Device::Cpu(_) => return Err(Error::usage("--precision tf32 and bf16 are for tensor cores: the cpu computes in f32")),
+                Device::Kernels(k) if !k.has_tensor_cores() => {
+                    return Err(Error::usage(format!(
+                        "--precision tf32 and bf16 need compute capability 8.0 or newer, this is {}",
+                        k.describe()
+                    )));
+                }
+                Device::Kernels(_) => {}
+            }
+        }
+        let clock = device.alloc(CLOCK_WORDS)?;
+        Ok(Step {
+            device,
+            arena: Arena::default(),
+            vars: Vec::new(),
+            permanent: 0,
+            tape: Vec::new(),
+            params: Params::default(),
+            training: false,
+            recording: false,
+            precision,
+            seed,
+            clock,
+            clock_host: [0; CLOCK_WORDS],
+            knobs: FIRST_KNOB,
+            streams: 0,
+        })
+    }
+
+    // ---- building: what outlives steps ------------------------------------------------------------
+
+    /// A persistent matrix of zeros that is not a parameter and not saved: resident data, staging, accumulators.
+    pub fn resident(&mut self, dims: [usize; 2]) -> Result<Var> {
+        self.assert_between_steps("resident");
+        let mem = self.device.alloc(dims[0] * dims[1])?;
+        Ok(self.push_permanent(mem, dims))
+    }
+
+    pub(super) fn push_permanent(&mut self, mem: Mem, dims: [usize; 2]) -> Var {
+        self.assert_between_steps("a permanent variable");
+        self.vars.push(Info { mem, dims, wants: false, grad: Var::NONE, grad_set: false });
+        self.permanent = self.vars.len();
+        Var(self.vars.len() as u32 - 1)
+    }
+
+    pub(super) fn parts(&mut self) -> (&mut Params, &mut Device, &mut Vec<Info>) {
+        (&mut self.params, &mut self.device, &mut self.vars)
+    }
+
+    pub(super) fn note_permanent(&mut self, grown: usize) {
+        self.permanent += grown;
+    }
+
+    fn assert_between_steps(&self, what: &str) {
+        assert_eq!(self.vars.len(), self.permanent, "{what} is made before the first step or after Step::end");
+    }
+
+    /// A new word of the clock, with its first value.
+    pub fn knob(&mut self, value: f32) -> Knob {
+        assert!(self.knobs < CLOCK_WORDS, "the clock has {CLOCK_WORDS} words");
+        self.knobs += 1;
+        self.clock_host[self.knobs - 1] = value.to_bits();
+        Knob(self.knobs - 1)
+    }
+
+    /// Sets a word of the clock from the next [`Step::begin`] on.
+    pub fn turn(&mut self, knob: Knob, value: f32) {
+        self.clock_host[knob.0] = value.to_bits();
+    }
+
+    /// A new stream of random numbers: calls in the same order give the same streams.
+    pub fn stream(&mut self) -> u32 {
+        self.streams += 1;
+        self.streams - 1
+    }
+
+    // ---- a step -----------------------------------------------------------------------------------
+
+    /// Starts a step: forgets the variables of the last one, sets the step number (from 1) and the minibatch's first
+    /// row in the epoch's order. With `training`, dropout and noise are on, batch norm uses the minibatch's statistics and
+    /// operations are recorded for [`Step::backward`].
+    pub fn begin(&mut self, training: bool, step: u64, start: usize) -> Result<()> {
+        self.seal()?;
+        self.training = training;
+        self.recording = training;
+        self.write_clock(step, start)
+    }
+
+    /// Only writes the clock: what a captured step needs before it is replayed.
+    pub fn write_clock(&mut self, step: u64, start: usize) -> Result<()> {
+        self.clock_host[STEP] = step as u32;
+        self.clock_host[START] = start as u32;
+        let n = self.knobs;
+        self.device.upload(self.clock, &self.clock_host[..n])
+    }
+
+    /// Ends the step: its variables are forgotten. New permanent variables may be made after this.
+    pub fn end(&mut self) {
+        self.vars.truncate(self.permanent);
+        self.tape.clear();
+        self.arena.reset();
+        for v in &mut self.vars {
+            v.grad_set = false;
+        }
+    }
+
+    /// Runs `f` without recording: its results carry no gradient.
+    pub fn without_gradient<T>(&mut self, f: impl FnOnce(&mut Step) -> T) -> T {
+        let was = std::mem::replace(&mut self.recording, false);
+        let t = f(self);
+        self.recording = was;
+        t
+    }
+
+    /// Whether this is a training step.
+    pub fn training(&self) -> bool {
+        self.training
+    }
+
+    /// Records what `f` launches and runs nothing; see [`Step::replay`]. Only devices that launch kernels can do it.
+    pub fn capture(&mut self, f: impl FnOnce(&mut Step)) -> Result<Option<GraphId>> {
+        match &mut self.device {
+            Device::Cpu(_) => return Ok(None),
+            Device::Kernels(k) => k.begin_capture()?,
+        }
+        let chunks = self.arena.chunks.len();
+        f(self);
+        assert_eq!(chunks, self.arena.chunks.len(), "a captured step allocated memory: capture after a warm-up step");
+        match &mut self.device {
+            Device::Cpu(_) => unreachable!("returned above"),
+            Device::Kernels(k) => k.end_capture().map(Some),
+        }
+    }
+
+    /// Runs a captured step again; call [`Step::write_clock`] before.
+    pub fn replay(&mut self, graph: GraphId) {
+        if let Device::Kernels(k) = &mut self.device {
+            k.replay(graph);
+        }
+    }
+
+    // ---- variables --------------------------------------------------------------------------------
+
+    /// `[rows, cols]`.
+    pub fn dims(&self, v: Var) -> [usize; 2] {
+        self.vars[v.0 as usize].dims
+    }
+
+    /// rows × cols.
+    pub fn size(&self, v: Var) -> usize {
+        let [r, c] = self.dims(v);
+        r * c
+    }
+
+    /// A variable of this step without gradient; its content is undefined until written.
+    pub fn alloc(&mut self, dims: [usize; 2]) -> Var {
+        let mem = self.arena.alloc(&mut self.device, dims[0] * dims[1]);
+        self.vars.push(Info { mem, dims, wants: false, grad: Var::NONE, grad_set: false });
+        Var(self.vars.len() as u32 - 1)
+    }
+
+    /// The same memory under other dimensions of equal size; carries no gradient of its own.
+    pub fn reshaped(&mut self, v: Var, dims: [usize; 2]) -> Var {
+        let info = self.vars[v.0 as usize];
+        assert_eq!(info.dims[0] * info.dims[1], dims[0] * dims[1], "reshaped: {:?} into {dims:?}", info.dims);
+        self.vars.push(Info { mem: info.mem, dims, wants: false, grad: Var::NONE, grad_set: false });
+        Var(self.vars.len() as u32 - 1)
+    }
+
+    /// `len` words of `v` from `start`, as a row of their own; carries no gradient.
+    pub fn part(&mut self, v: Var, start: usize, len: usize) -> Var {
+        let mem = self.mem(v).part(start, len);
+        self.vars.push(Info { mem, dims: [1, len], wants: false, grad: Var::NONE, grad_set: false });
+        Var(self.vars.len() as u32 - 1)
+    }
+
+    pub(super) fn mem(&self, v: Var) -> Mem {
+        self.vars[v.0 as usize].mem
+    }
+
+    /// Whether a gradient of `v` is asked for.
+    pub fn wants(&self, v: Var) -> bool {
+        !v.is_none() && self.vars[v.0 as usize].wants
+    }
+
+    pub(super) fn set_wants(&mut self, v: Var) {
+        self.vars[v.0 as usize].wants = true;
+    }
+
+    pub(super) fn recording(&self) -> bool {
+        self.recording
+    }
+
+    /// The gradient that has arrived at `v`, if any.
+    pub fn grad(&self, v: Var) -> Option<Var> {
+        let info = &self.vars[v.0 as usize];
+        info.grad_set.then_some(info.grad)
+    }
+
+    /// Where to put a contribution to the gradient of `v`, and whether to add to what is there (`true`) or overwrite.
+    pub fn grad_slot(&mut self, v: Var) -> (Var, bool) {
+        let info = self.vars[v.0 as usize];
+        debug_assert!(info.wants, "grad_slot of a variable that wants no gradient");
+        let grad = if info.grad.is_none() { self.alloc(info.dims) } else { info.grad };
+        let info = &mut self.vars[v.0 as usize];
+        info.grad = grad;
+        (grad, std::mem::replace(&mut info.grad_set, true))
+    }
+
+    /// Slices of the operands on the CPU: `outs` to write, `ins` to read.
+    pub fn views<const O: usize, const I: usize>(&mut self, outs: [Var; O], ins: [Var; I]) -> ([&mut [f32]; O], [&[f32]; I]) {
+        let (outs, ins) = (outs.map(|v| self.mem(v)), ins.map(|v| self.mem(v)));
+        match &mut self.device {
+            Device::Cpu(c) => c.views(outs, ins),
+            Device::Kernels(_) => panic!("views: the memory is not on the cpu"),
+        }
+    }
+
+    /// Whether the arms in Rust compute (else the kernels do).
+    pub fn on_cpu(&self) -> bool {
+        matches!(self.device, Device::Cpu(_))
+    }
+
+    /// Queues a kernel. `args` are in the kernel's order: outputs, inputs, sizes, scalars.
+    pub fn launch(&mut self, kernel: &'static str, grid: Grid, args: &[Arg]) {
+        match &mut self.device {
+            Device::Kernels(_) if self.arena.error.is_some() => {}
+            Device::Kernels(k) => k.launch(kernel, grid, args),
+            Device::Cpu(_) => panic!("launch {kernel}: the cpu has no kernels"),
+        }
+    }
+
+    /// The address of `v` as a kernel argument; a null pointer for [`Var::NONE`].
+    pub fn ptr(&self, v: Var) -> Arg {
+        Arg::Ptr(if v.is_none() { 0 } else { self.mem(v).addr })
+    }
+
+    /// The address of the clock as a kernel argument.
+    pub fn clock_ptr(&self) -> Arg {
+        Arg::Ptr(self.clock.addr)
+    }
+
+    /// The step number of the clock.
+    pub fn step_number(&self) -> u32 {
+        self.clock_host[STEP]
+    }
+
+    /// The first row of this minibatch in the epoch's order.
+    pub fn start(&self) -> usize {
+        self.clock_host[START] as usize
+    }
+
+    /// A clock word's value in this step.
+    pub fn value(&self, knob: Knob) -> f32 {
+        f32::from_bits(self.clock_host[knob.0])
+    }
+
+    /// A clock word's place, as a kernel argument (an index into the clock).
+    pub fn knob_index(&self, knob: Knob) -> Arg {
+        Arg::I32(knob.0 as i32)
+    }
+
+    /// The seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The seed's two halves, as kernel arguments.
+    pub fn seed_args(&self) -> [Arg; 2] {
+        [Arg::U32(self.seed as u32), Arg::U32((self.seed >> 32) as u32)]
+    }
+
+    // ---- host ↔ device ----------------------------------------------------------------------------
+
+    /// Writes the start of `v`.
+    pub fn upload<T: bytemuck::Pod>(&mut self, v: Var, values: &[T]) -> Result<()> {
+        if let Some(e) = self.arena.error.take() {
+            return Err(e);
+        }
+        let mem = self.mem(v);
+        self.device.upload(mem, values)
+    }
+
+    /// Writes `values` into `v` from word `offset` on.
+    pub fn upload_at<T: bytemuck::Pod>(&mut self, v: Var, offset: usize, values: &[T]) -> Result<()> {
+        let mem = self.mem(v);
+        self.device.upload(mem.part(offset, mem.len() - offset), values)
+    }
+
+    /// Reads all of `v`.
+    pub fn download(&mut self, v: Var) -> Result<Vec<f32>> {
+        let mut out = vec![0.0; self.size(v)];
+        self.download_into(v, &mut out)?;
+        Ok(out)
+    }
+
+    /// Reads the start of `v`.
+    pub fn download_into<T: bytemuck::Pod>(&mut self, v: Var, out: &mut [T]) -> Result<()> {
+        if let Some(e) = self.arena.error.take() {
+            return Err(e);
+        }
+        let mem = self.mem(v);
+        self.device.download(out, mem)
+    }
+
+    /// Sets `v` to zero.
+    pub fn zero(&mut self, v: Var) {
+        let mem = self.mem(v);
+        if self.arena.error.is_none() {
+            self.device.zero(mem);
+        }
+    }
+
+    /// Copies `src` into `dst`, of the same size.
+    pub fn copy(&mut self, dst: Var, src: Var) {
+        let (d, s) = (self.mem(dst), self.mem(src));
+        if self.arena.error.is_none() {
+            self.device.copy(d, s);
+        }
+    }
+
+    /// A variable of this step with these values; for tests and small constants.
+    pub fn constant(&mut self, dims: [usize; 2], values: &[f32]) -> Var {
+        assert_eq!(values.len(), dims[0] * dims[1], "constant: {} values for {dims:?}", values.len());
+        let v = self.alloc(dims);
+        self.upload(v, values).expect("an upload into the arena");
+        v
+    }
+
+    /// A variable of this step with these values whose gradient is wanted; for tests.
+    pub fn leaf(&mut self, dims: [usize; 2], values: &[f32]) -> Var {
+        let v = self.constant(dims, values);
+        self.set_wants(v);
+        v
+    }
+
+    /// Waits for the device and reports its first error.
+    pub fn finish(&mut self) -> Result<()> {
+        if let Some(e) = self.arena.error.take() {
+            return Err(e);
+        }
+        self.device.finish()
+    }
+
+    /// The device.
+    pub fn device(&mut self) -> &mut Device {
+        &mut self.device
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// A parameter: gradients are computed for it. `group` says which optimiser moves it (0 is the first).
+    pub fn parameter(&mut self, name: impl Into<String>, group: Group, dims: [usize; 2], values: Vec<f32>) -> Var {
+        let v = self.push_permanent(Mem::EMPTY, dims);
+        self.set_wants(v);
+        self.params.add(name.into(), group, v, dims, values);
+        v
+    }
+
+    /// A state: saved and restored with the parameters, but no gradient moves it (running statistics, warm starts).
+    pub fn state(&mut self, name: impl Into<String>, dims: [usize; 2], values: &[f32]) -> Result<Var> {
+        let v = self.resident(dims)?;
+        self.upload(v, values)?;
+        self.params.add_state(name.into(), v, dims);
+        Ok(v)
+    }
+
+    /// Bytes of device memory in use and their peak.
+    pub fn memory(&self) -> (usize, usize) {
+        self.device.memory()
+    }
+}
+
+/// Memory that a step takes from the start and gives back all at once.
+#[derive(Default)]
+struct Arena {
+    chunks: Vec<Mem>,
+    chunk: usize,
+    used: usize,
+    error: Option<Error>,
+}
+
+impl Arena {
+    const ALIGN: usize = 64; // words: 256 bytes, a cache line of any device we know and more
+    const FIRST: usize = 1 << 18;
+
+    fn reset(&mut self) {
+        (self.chunk, self.used) = (0, 0);
+    }
+
+    fn alloc(&mut self, device: &mut Device, words: usize) -> Mem {
+        let need = words.next_multiple_of(Arena::ALIGN);
+        while self.chunk < self.chunks.len() {
+            let chunk = self.chunks[self.chunk];
+            if self.used + need <= chunk.len() {
+                self.used += need;
+                return chunk.part(self.used - need, words);
+            }
+            (self.chunk, self.used) = (self.chunk + 1, 0);
+        }
+        let grown = self.chunks.last().map_or(Arena::FIRST, |c| c.len()).max(need);
+        match device.alloc(grown) {
+            Ok(mem) => {
+                self.chunks.push(mem);
+                self.used = need;
+                mem.part(0, words)
+            }
+            Err(e) => {
+                // Sticky: nothing is launched on this address, and Step::finish reports the reason.
+                self.error.get_or_insert(e);
+                Mem { addr: 0, len: words }
+            }
+        }
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        let _ = self.device.finish();
+        for chunk in std::mem::take(&mut self.arena.chunks) {
+            self.device.free(chunk);
+        }
+        self.device.free(self.clock);
+        let owned = self.params.owned();
+        for i in 0..self.permanent {
+            let mem = self.vars[i].mem;
+            if !owned.contains(&Var(i as u32)) && !mem.is_empty() {
+                self.device.free(mem);
+            }
+        }
+        self.params.free(&mut self.device);
+    }
+}

@@ -1,0 +1,12 @@
+//! couplet pairs the views that different instruments give of the same cells.
+
+pub mod device;
+pub mod engine;
+pub mod error;
+
+#[cfg(feature = "models")]
+pub mod data;
+#[cfg(feature = "models")]
+pub mod metrics;
+#[cfg(feature = "models")]
+pub mod models;
