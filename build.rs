@@ -138,6 +138,10 @@ fn compile_ahead(dir: &Path, out: &Path, sources: &BTreeMap<String, String>) -> 
             while let Some((stem, arch, cubin)) = jobs.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
                 let mut command = Command::new(&nvcc);
                 command.args(["-cubin", "-std=c++17", "-O3", "--fmad=false", "-lineinfo"]).arg(format!("-arch={arch}"));
+                // nvcc as a wheel does not know its own headers
+                if let Some(include) = nvcc.parent().map(|bin| bin.with_file_name("include")).filter(|i| i.is_dir()) {
+                    command.arg("-I").arg(include);
+                }
                 match command.arg("-o").arg(cubin).arg(dir.join(format!("{stem}.cu"))).output() {
                     Ok(o) if o.status.success() => {}
                     Ok(o) => failed.push(format!("kernels/{stem}.cu for {arch}: {}", first_error(&String::from_utf8_lossy(&o.stderr)))),

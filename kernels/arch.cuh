@@ -55,9 +55,9 @@ __device__ __forceinline__ T shfl_idx(T value, int from) {
     return couplet::shuffle("shfl_idx", value, from);
 }
 // Bit l: whether lane l said yes.
-__device__ __forceinline__ unsigned ballot(bool yes) {
+__device__ __forceinline__ unsigned warp_ballot(bool yes) {
     const unsigned mine = yes;
-    const couplet::Shown shown = couplet::warp_exchange("ballot", &mine, sizeof mine);
+    const couplet::Shown shown = couplet::warp_exchange("warp_ballot", &mine, sizeof mine);
     unsigned bits = 0;
     for (int l = 0; l < 32; l++) bits |= (shown.present >> l & 1u) && couplet::shown_by<unsigned>(shown, l) ? 1u << l : 0u;
     return bits;
@@ -77,7 +77,7 @@ template <class T>
 __device__ __forceinline__ T shfl_idx(T value, int from) {
     return __shfl_sync(0xffffffffu, value, from);
 }
-__device__ __forceinline__ unsigned ballot(bool yes) { return __ballot_sync(0xffffffffu, yes); }
+__device__ __forceinline__ unsigned warp_ballot(bool yes) { return __ballot_sync(0xffffffffu, yes); }
 __device__ __forceinline__ void sync_warp() { __syncwarp(); }
 #endif
 

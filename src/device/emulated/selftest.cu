@@ -22,7 +22,7 @@ extern "C" __global__ void selftest_sums(float* y, const float* x, int n) {
     const double exact = block_sum_of<double>(n, [=](int i) { return x[i]; });
     const float top = block_max(thread_number() < n ? x[thread_number()] : -1e30f);
     const float every_third = block_sum_strided<float>(x, n / 3, 3);
-    const unsigned odd = ballot(lane_number() & 1);
+    const unsigned odd = warp_ballot(lane_number() & 1);
     const float next = shfl_down(static_cast<float>(lane_number()), 1), first = shfl_idx(static_cast<float>(lane_number() + 5), 0);
     if (thread_number() == 37) {
         y[0] = sum;
