@@ -1,1 +1,3 @@
 //! Operations: one room each, `src/engine/ops/<room>.rs` with `kernels/<room>.cu`.
+
+pub mod noise;
