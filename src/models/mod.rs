@@ -1,1 +1,4 @@
 //! Models
+
+pub mod options;
+pub mod settings;
