@@ -196,6 +196,12 @@ impl Settings {
         out
     }
 
+    /// These settings without some options.
+    pub fn without(&self, keys: &[&str]) -> Settings {
+        let entries = self.entries.iter().filter(|e| !keys.iter().any(|k| same(k, e.spec.name))).cloned().collect();
+        Settings { entries, model: self.model, modalities: self.modalities.clone() }
+    }
+
     /// Whether the two settings differ in an option, and which: the first `key = value` of each that differs.
     pub fn difference(&self, other: &Settings) -> Option<(String, String)> {
         let line = |e: &Entry| {
