@@ -10,7 +10,6 @@
 //! dataset/               a dataset that was imported on the fly
 //! ```
 
-pub mod atomic;
 pub mod config;
 pub mod history;
 pub mod rows;
@@ -19,6 +18,7 @@ pub mod tensors;
 pub use config::{Config, ModalityShape};
 pub use tensors::{Saved, Tensor, bits, bits_list, load_tensors, save_tensors};
 
+use crate::data::atomic;
 use crate::error::{Error, Result};
 use history::History;
 use rows::RowsWriter;
@@ -152,7 +152,7 @@ impl Run {
     /// Starts `embedding.NAME.npy`, and writes the ids of its rows beside it.
     pub fn write_embedding(&self, modality: &str, cells: &[impl AsRef<str>], latent: usize) -> Result<RowsWriter> {
         let ids: String = cells.iter().map(|c| format!("{}\n", c.as_ref())).collect();
-        atomic::write(&self.dir.join(format!("embedding.{modality}.cells.txt")), ids.as_bytes())?;
+        atomic::write_file(&self.dir.join(format!("embedding.{modality}.cells.txt")), ids.as_bytes())?;
         let columns: Vec<String> = (1..=latent).map(|i| format!("Z{i}")).collect();
         RowsWriter::create(&self.embedding(modality), cells.len(), &["cell"], &columns)
     }
@@ -166,7 +166,7 @@ impl Run {
 /// Writes a value as indented JSON, whole or not at all.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::Internal(format!("{}: {e}", path.display())))?;
-    atomic::write(path, (text + "\n").as_bytes())
+    atomic::write_file(path, (text + "\n").as_bytes())
 }
 
 /// Locks the directory itself. Where the file system knows no locks there is none.

@@ -1,6 +1,6 @@
 //! `config.toml`: everything needed to repeat a run. `couplet train --config RUN/config.toml` reads it too.
 
-use super::atomic;
+use crate::data::atomic;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -68,7 +68,7 @@ impl Config {
         for m in &self.modalities {
             text += &format!("\n[[modalities]]\nname = {}\ncells = {}\nfeatures = {}\n", quoted(&m.name), m.cells, m.features);
         }
-        atomic::write(path, text.as_bytes())
+        atomic::write_file(path, text.as_bytes())
     }
 
     /// Reads `RUN/config.toml`.

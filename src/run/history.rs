@@ -1,6 +1,6 @@
 //! `history.csv`: a row an epoch. The first row fixes the columns.
 
-use super::atomic;
+use crate::data::atomic;
 use crate::error::{Error, Result};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -31,7 +31,7 @@ impl History {
             return Err(Error::input(path, "line 1", "the header does not begin with \"epoch\": this is no history of a run"));
         }
         let kept: Vec<&str> = lines.filter(|l| l.split(',').next().and_then(|e| e.parse().ok()).is_some_and(|e: usize| e <= epoch)).collect();
-        atomic::write(path, (header.to_string() + &kept.concat()).as_bytes())?;
+        atomic::write_file(path, (header.to_string() + &kept.concat()).as_bytes())?;
         Ok(history)
     }
 

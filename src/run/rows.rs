@@ -1,6 +1,7 @@
 //! A matrix written row by row, cells by features, as the ending of the file's name says: `.npy` or `.csv`.
 
-use super::atomic::AtomicFile;
+use crate::data::atomic::AtomicFile;
+use crate::data::npy::{Dtype, NpyWriter};
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -30,31 +31,35 @@ impl Format {
 
 /// A matrix on its way into a file; nothing is there under its name before [`RowsWriter::commit`].
 pub struct RowsWriter {
-    file: AtomicFile,
-    format: Format,
+    file: Pending,
     columns: usize,
     left: usize,
     line: Vec<u8>,
 }
 
+enum Pending {
+    Npy(NpyWriter),
+    Csv(AtomicFile),
+}
+
 impl RowsWriter {
     /// Starts a matrix of `rows` rows. `leading` names the columns before the numbers (the cell's id first), `columns` those of
     /// the numbers; an `.npy` holds the numbers alone.
-    pub fn create(path: &Path, rows: usize, leading: &[&str], columns: &[String]) -> Result<RowsWriter> {
-        let format = Format::of(path)?;
-        let mut file = AtomicFile::create(path)?;
+    pub fn create(path: &Path, rows: usize, leading: &[&str], columns: &[impl AsRef<str>]) -> Result<RowsWriter> {
         let mut line = Vec::new();
-        match format {
-            Format::Npy => file.put(&npy_header(rows, columns.len()))?,
+        let file = match Format::of(path)? {
+            Format::Npy => Pending::Npy(NpyWriter::create(path, Dtype::F32, &[columns.len()])?),
             Format::Csv => {
-                for (i, name) in leading.iter().copied().chain(columns.iter().map(String::as_str)).enumerate() {
+                let mut file = AtomicFile::create(path)?;
+                for (i, name) in leading.iter().copied().chain(columns.iter().map(AsRef::as_ref)).enumerate() {
                     push_field(&mut line, i, name);
                 }
                 line.push(b'\n');
-                file.put(&line)?;
+                file.write(&line)?;
+                Pending::Csv(file)
             }
-        }
-        Ok(RowsWriter { file, format, columns: columns.len(), left: rows, line })
+        };
+        Ok(RowsWriter { file, columns: columns.len(), left: rows, line })
     }
 
     /// The next row.
@@ -63,19 +68,18 @@ impl RowsWriter {
             return Err(Error::Internal(format!("a row of {} values for {} columns, {} rows left", values.len(), self.columns, self.left)));
         }
         self.left -= 1;
-        match self.format {
-            Format::Npy => self.file.put(bytemuck::cast_slice(values)),
-            Format::Csv => {
-                use std::io::Write;
+        match &mut self.file {
+            Pending::Npy(file) => file.write(values),
+            Pending::Csv(file) => {
                 self.line.clear();
                 for (i, field) in leading.iter().enumerate() {
                     push_field(&mut self.line, i, field);
                 }
                 for v in values {
-                    let _ = write!(self.line, ",{v}"); // a Vec never refuses
+                    self.line.extend(format!(",{v}").bytes());
                 }
                 self.line.push(b'\n');
-                self.file.put(&self.line)
+                file.write(&self.line)
             }
         }
     }
@@ -85,7 +89,10 @@ impl RowsWriter {
         if self.left > 0 {
             return Err(Error::Internal(format!("{} rows were not written", self.left)));
         }
-        self.file.commit()
+        match self.file {
+            Pending::Npy(file) => file.finish().map(|_| ()),
+            Pending::Csv(file) => file.commit(),
+        }
     }
 }
 
@@ -103,19 +110,6 @@ fn push_field(line: &mut Vec<u8>, position: usize, field: &str) {
     }
 }
 
-/// The header of version 1.0 of NumPy's format for a C-ordered little-endian f32 matrix, padded to a multiple of 64 bytes.
-fn npy_header(rows: usize, cols: usize) -> Vec<u8> {
-    let mut text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {cols}), }}");
-    while (10 + text.len() + 1) % 64 != 0 {
-        text.push(' ');
-    }
-    text.push('\n');
-    let mut out = b"\x93NUMPY\x01\x00".to_vec();
-    out.extend((text.len() as u16).to_le_bytes()); // two numbers of at most 20 digits: far below 2^16
-    out.extend(text.bytes());
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,7 +118,7 @@ mod tests {
     fn a_csv_has_a_header_and_quotes_what_needs_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("z.csv");
-        let mut w = RowsWriter::create(&path, 2, &["cell"], &["Z1".into(), "a,b".into()]).unwrap();
+        let mut w = RowsWriter::create(&path, 2, &["cell"], &["Z1", "a,b"]).unwrap();
         w.row(&["c\"1"], &[0.1, -2.0]).unwrap();
         assert!(w.row(&["c2"], &[1.0]).is_err());
         w.row(&["c2"], &[1.0, f32::NAN]).unwrap();
@@ -137,7 +131,7 @@ mod tests {
     fn an_npy_is_an_aligned_header_and_the_numbers() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("z.npy");
-        let mut w = RowsWriter::create(&path, 1, &["cell"], &["Z1".into(), "Z2".into()]).unwrap();
+        let mut w = RowsWriter::create(&path, 1, &["cell"], &["Z1", "Z2"]).unwrap();
         w.row(&["c"], &[1.5, 2.5]).unwrap();
         w.commit().unwrap();
         let bytes = std::fs::read(&path).unwrap();
@@ -151,7 +145,7 @@ mod tests {
     fn an_unfinished_matrix_and_an_unknown_ending_are_errors() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("z.npy");
-        assert!(RowsWriter::create(&path, 2, &[], &["Z1".into()]).unwrap().commit().is_err());
+        assert!(RowsWriter::create(&path, 2, &[], &["Z1"]).unwrap().commit().is_err());
         assert!(!path.exists());
         for (name, says) in [("z.xlsx", ".npy and .csv"), ("z", ".npy and .csv"), ("z.h5ad", "does not write .h5ad yet")] {
             let e = Format::of(Path::new(name)).unwrap_err();

@@ -3,7 +3,7 @@
 //! The record is JSON under one metadata key, so that the same content is always the same bytes; a checksum of the numbers
 //! stands with it, since safetensors has none.
 
-use super::atomic;
+use crate::data::atomic;
 use crate::error::{Error, Result};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -65,7 +65,7 @@ pub fn save_tensors(path: &Path, tensors: &[Tensor], record: &impl Serialize) ->
     let record = serde_json::to_value(record).map_err(|e| internal(&e))?;
     let text = serde_json::to_string(&Record { crc32, record }).map_err(|e| internal(&e))?;
     let bytes = serialize(views, Some(HashMap::from([(KEY.to_string(), text)]))).map_err(|e| internal(&e))?;
-    atomic::write(path, &bytes)
+    atomic::write_file(path, &bytes)
 }
 
 /// Reads what [`save_tensors`] wrote. A truncated or damaged file is an input error of one sentence.
