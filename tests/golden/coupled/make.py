@@ -229,6 +229,8 @@ def check_gradients(name, m):
     # a case in which a layer is dead would prove nothing about it
     dead = [p for p, g in grads.items() if not p.endswith("4.bias") and g.norm() < 1e-5 * scale]
     assert not dead, f"{name}: no gradient reaches {dead}"
+    off = sum((g == 0).sum().item() for g in grads.values()) / sum(g.numel() for g in grads.values())
+    assert off < 0.25, f"{name}: {off:.0%} of the gradients are zero: take another seed"
 
 
 def train(c, dtype):
