@@ -279,6 +279,19 @@ mod tests {
     }
 
     #[test]
+    fn normals_of_every_device_are_the_same_to_the_bit() {
+        let n = 100_000;
+        let mut z = vec![0.0; n];
+        fill_normal(&mut z, SEED, 2, STEP as u32, 0);
+        on_every_device(|device, s| {
+            let (x, sd) = (s.constant([1000, 100], &vec![0.0; n]), s.constant([1, 100], &[1.0; 100]));
+            let y = s.corrupt(x, sd, 0.0, 2);
+            // 0 + 1·z is z itself; equality of floats that are not NaN is equality of bits but for the sign of zero, which the sum loses.
+            assert!(s.download(y).unwrap() == z, "{device}");
+        });
+    }
+
+    #[test]
     fn dropout_zeroes_or_scales_to_the_bit() {
         on_every_device(|device, s| {
             for dims in SHAPES {
