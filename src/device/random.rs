@@ -77,7 +77,7 @@ fn ln_midpoint(word: u32) -> f32 {
     let f = f32::from_bits(bits.wrapping_sub(e << 23) as u32) - 1.0;
     // (ln(1 + f) − f + f²/2) / f³ on [√½ − 1, √2 − 1], weighted by f²: 6e-9
     let mut p = -0.078_596_175_f32;
-    for c in [0.128_816_5, -0.131_287_53, 0.141_811_92, -0.166_245_535, 0.200_022_86, -0.250_008_1, 0.333_333_16] {
+    for c in [0.128_816_5, -0.131_287_53, 0.141_811_92, -0.166_245_54, 0.200_022_86, -0.250_008_1, 0.333_333_16] {
         p = p.mul_add(f, c);
     }
     let ln_m = f + (f * f) * p.mul_add(f, -0.5);
@@ -118,11 +118,9 @@ const BLOCK: usize = 4 * LANES;
 #[inline(always)]
 fn word_block(key: Key, counter: u64) -> [[u32; LANES]; 4] {
     let mut w = [[0; LANES]; 4];
+    let [w0, w1, w2, w3] = &mut w;
     for lane in 0..LANES {
-        let four = words(key, counter.wrapping_add(lane as u64));
-        for i in 0..4 {
-            w[i][lane] = four[i];
-        }
+        [w0[lane], w1[lane], w2[lane], w3[lane]] = words(key, counter.wrapping_add(lane as u64));
     }
     w
 }
