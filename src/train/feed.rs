@@ -2,7 +2,6 @@
 //!
 //! Both give the same numbers; the first leaves nothing to do for the host in a step but to say where the minibatch begins.
 
-use super::session::Session;
 use crate::data::dataset::Dataset;
 use crate::data::plan::Plan;
 use crate::data::preprocess::Preprocess;
@@ -40,10 +39,18 @@ impl Feed {
         for first in (0..cells).step_by(ROWS) {
             let rows = ROWS.min(cells - first);
             for r in 0..rows {
-                Session::row(preprocess, dataset, modality, first + r, &mut host[r * features..(r + 1) * features])?;
+                preprocess.row(m, first + r, &mut host[r * features..(r + 1) * features])?;
             }
             s.upload_at(x, first * features, &host[..rows * features])?;
         }
+        Ok(Feed { modality, features, source: Source::Resident { x, order } })
+    }
+
+    /// A modality of these values [cells, features], whole on the device: for measurements and for data that no file holds.
+    pub fn of_values(s: &mut Step, modality: usize, features: usize, values: &[f32], slots: usize) -> Result<Feed> {
+        s.end();
+        let (x, order) = (s.resident([values.len() / features.max(1), features])?, s.resident([1, slots])?);
+        s.upload(x, values)?;
         Ok(Feed { modality, features, source: Source::Resident { x, order } })
     }
 
@@ -59,7 +66,7 @@ impl Feed {
     pub fn stage(&mut self, s: &mut Step, dataset: &Dataset, preprocess: &Preprocess, plan: &Plan, start: usize, rows: usize) -> Result<()> {
         if let Source::Staged { buffer, host } = &mut self.source {
             for (out, &row) in host.chunks_exact_mut(self.features.max(1)).zip(&plan.order(self.modality)[start..start + rows]) {
-                Session::row(preprocess, dataset, self.modality, row as usize, out)?;
+                preprocess.row(dataset.modality(self.modality), row as usize, out)?;
             }
             s.upload(*buffer, &host[..rows * self.features])?;
         }

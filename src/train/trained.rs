@@ -60,7 +60,7 @@ impl Trained {
             let preprocess: Vec<Preprocess> = dataset
                 .modalities()
                 .iter()
-                .map(|m| preprocess_of(&self.saved, self.spec, &self.settings, m))
+                .map(|m| preprocess_of(&self.saved, &self.settings, m))
                 .collect::<Result<_>>()?;
             let Some(device) = self.device.take() else {
                 return Err(Error::Internal("the run's device went to a dataset that it does not fit".into()));
