@@ -13,6 +13,7 @@ pub mod cuda;
 #[cfg(feature = "emulated")]
 pub mod emulated;
 pub mod launch;
+pub mod probe;
 
 use crate::error::{Error, Result};
 use cpu::Cpu;
