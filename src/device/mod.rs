@@ -14,6 +14,8 @@ pub mod cuda;
 pub mod emulated;
 pub mod launch;
 pub mod probe;
+pub mod random;
+pub mod sources;
 
 use crate::error::{Error, Result};
 use cpu::Cpu;

@@ -1,6 +1,7 @@
 //! The engine: one mutable [`Step`](step::Step) (device, arena, tape), operations as rooms of their own, parameters,
 //! layers and optimisers. It knows nothing of cells.
 
+pub mod linalg;
 pub mod nn;
 pub mod ops;
 pub mod optim;
