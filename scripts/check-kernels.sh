@@ -6,40 +6,21 @@
 #   scripts/check-kernels.sh             compare with kernels/registers.txt
 #   scripts/check-kernels.sh --update    write kernels/registers.txt
 #
-# nvcc is $NVCC, else the one in PATH, else one from PyPI wheels, installed once under target/nvcc-venv with python3.
+# nvcc is the one of scripts/nvcc.sh.
 # The options are those of every other compiler of the kernels: OPTIONS in src/device/sources.rs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 archs=(sm_80 sm_90a sm_100)
 table=kernels/registers.txt
-wheels=('nvidia-cuda-nvcc==13.0.*' 'nvidia-cuda-crt==13.0.*' 'nvidia-nvvm==13.0.*' 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cccl==13.0.*')
 
 case "${1:-}" in
   "" | --update) mode=${1:-compare} ;;
   *) echo "usage: scripts/check-kernels.sh [--update]" >&2; exit 2 ;;
 esac
 
+nvcc=$(scripts/nvcc.sh)
 include=()
-if [ -n "${NVCC:-}" ]; then
-  nvcc=$NVCC
-elif nvcc=$(command -v nvcc); then
-  :
-elif command -v python3 >/dev/null; then
-  venv=target/nvcc-venv
-  if [ ! -e "$venv/complete" ]; then
-    echo "no nvcc in PATH: installing NVIDIA's wheels under $venv"
-    rm -rf "$venv"
-    mkdir -p target
-    python3 -m venv "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${wheels[@]}"
-    touch "$venv/complete"
-  fi
-  nvcc=$(echo "$venv"/lib/python3*/site-packages/nvidia/cu13/bin/nvcc)
-else
-  echo "no nvcc: set NVCC, or install python3 so that it can be had from PyPI" >&2
-  exit 1
-fi
 # The wheels' nvcc does not look into the folder beside its own.
 beside=$(dirname "$(dirname "$nvcc")")/include
 [ -d "$beside" ] && include=(-I "$beside")

@@ -415,5 +415,15 @@ impl From<Cuda> for Device {
     }
 }
 
+/// The first GPU, for a test that runs on one if there is one; else why not. Where `COUPLET_REQUIRE_GPU` is set, it must be there.
+#[cfg(test)]
+pub(crate) fn for_tests() -> std::result::Result<Cuda, String> {
+    let found = Cuda::new(0).map_err(|e| e.to_string());
+    if let (Err(why), Some(_)) = (&found, std::env::var_os("COUPLET_REQUIRE_GPU")) {
+        panic!("COUPLET_REQUIRE_GPU is set: {why}");
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests;

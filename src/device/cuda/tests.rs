@@ -3,16 +3,9 @@
 use super::*;
 use crate::device::sources;
 
-/// The first GPU. Where there is none the reason is printed and the test has nothing to say, unless `COUPLET_REQUIRE_GPU` is set.
+/// The first GPU; where there is none the reason is printed and the test has nothing to say.
 fn gpu() -> Option<Cuda> {
-    match Cuda::new(0) {
-        Ok(cuda) => Some(cuda),
-        Err(why) => {
-            assert!(std::env::var_os("COUPLET_REQUIRE_GPU").is_none(), "COUPLET_REQUIRE_GPU is set: {why}");
-            println!("skipped: {why}");
-            None
-        }
-    }
+    for_tests().inspect_err(|why| println!("skipped: {why}")).ok()
 }
 
 fn bytes(values: &[f32]) -> &[u8] {
