@@ -16,6 +16,7 @@ pub mod launch;
 pub mod probe;
 pub mod random;
 pub mod sources;
+pub mod vector;
 
 use crate::error::{Error, Result};
 use cpu::Cpu;
