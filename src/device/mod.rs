@@ -13,6 +13,7 @@ pub mod cuda;
 #[cfg(feature = "emulated")]
 pub mod emulated;
 pub mod launch;
+pub mod probe;
 pub mod random;
 pub mod sources;
 pub mod vector;
