@@ -14,6 +14,8 @@ pub mod cuda;
 pub mod emulated;
 pub mod launch;
 pub mod random;
+pub mod sources;
+pub mod vector;
 
 use crate::error::{Error, Result};
 use cpu::Cpu;
