@@ -148,19 +148,51 @@ fn cases(s: &mut Step) -> Result<Vec<Case>> {
         let mut case = |kernel, flops: f64, bytes: f64, run: Box<dyn FnMut(&mut Step)>| {
             all.push(Case { kernel, shape: shape.clone(), flops: flops * words, bytes: bytes * words, run });
         };
-        case("gather_rows", 0.0, 8.0, Box::new(move |s| drop(s.gather(x, order, rows, Var::NONE, Var::NONE))));
-        case("corrupt_fwd", 1.0, 8.0, Box::new(move |s| drop(s.corrupt(x, Var::NONE, 0.5, 7))));
-        case("masked_mse", 3.0, 8.0, Box::new(move |s| drop(s.masked_mse(x, t, Var::NONE, MissingIn::Observed))));
-        case("batch_norm_fwd", 7.0, 16.0, Box::new(move |s| drop(norm.forward(s, x, Activation::Relu))));
+        case(
+            "gather_rows",
+            0.0,
+            8.0,
+            Box::new(move |s| {
+                s.gather(x, order, rows, Var::NONE, Var::NONE);
+            }),
+        );
+        case(
+            "corrupt_fwd",
+            1.0,
+            8.0,
+            Box::new(move |s| {
+                s.corrupt(x, Var::NONE, 0.5, 7);
+            }),
+        );
+        case(
+            "masked_mse",
+            3.0,
+            8.0,
+            Box::new(move |s| {
+                s.masked_mse(x, t, Var::NONE, MissingIn::Observed);
+            }),
+        );
+        case(
+            "batch_norm_fwd",
+            7.0,
+            16.0,
+            Box::new(move |s| {
+                norm.forward(s, x, Activation::Relu);
+            }),
+        );
     }
     for [n, p] in [[100, 3], [400, 32]] {
         let z = filled(s, [n, p], "z")?;
         let warm = filled(s, [1, p], "warm")?;
         let shape = format!("cells {n} latent {p}");
         let (flops, bytes) = ((n * p * p) as f64, 4.0 * (n * p) as f64);
-        let smallest = Box::new(move |s: &mut Step| drop(s.smallest_eigenvalue(z, warm, Smallest::Power)));
+        let smallest = Box::new(move |s: &mut Step| {
+            s.smallest_eigenvalue(z, warm, Smallest::Power);
+        });
         all.push(Case { kernel: "smallest_fwd", shape: shape.clone(), flops, bytes, run: smallest });
-        let whiten = Box::new(move |s: &mut Step| drop(s.whiten(z, 1e-3)));
+        let whiten = Box::new(move |s: &mut Step| {
+            s.whiten(z, 1e-3);
+        });
         all.push(Case { kernel: "whiten", shape, flops: flops + 2.0 * (n * p * p) as f64, bytes: 2.0 * bytes, run: whiten });
     }
     let count = 1 << 18;

@@ -1,8 +1,8 @@
 //! What the device can do, measured: the rate of a large matrix product, and of a copy that no cache holds.
 
 use super::time;
-use crate::engine::ops::gemm::Layout;
 use crate::engine::Step;
+use crate::engine::ops::gemm::Layout;
 use crate::error::Result;
 
 /// A device's measured limits.

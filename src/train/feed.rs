@@ -25,7 +25,15 @@ enum Source {
 
 impl Feed {
     /// Puts the modality on the device, or makes room for a minibatch of it. `slots` is the longest epoch, `batch` the largest minibatch.
-    pub fn new(s: &mut Step, dataset: &Dataset, modality: usize, preprocess: &Preprocess, slots: usize, batch: usize, resident: bool) -> Result<Feed> {
+    pub fn new(
+        s: &mut Step,
+        dataset: &Dataset,
+        modality: usize,
+        preprocess: &Preprocess,
+        slots: usize,
+        batch: usize,
+        resident: bool,
+    ) -> Result<Feed> {
         let m = dataset.modality(modality);
         let (cells, features) = (m.cells(), m.features());
         s.end();
@@ -63,7 +71,15 @@ impl Feed {
     }
 
     /// What the host has to do before a step on slots `start .. start + rows`: nothing for a resident modality.
-    pub fn stage(&mut self, s: &mut Step, dataset: &Dataset, preprocess: &Preprocess, plan: &Plan, start: usize, rows: usize) -> Result<()> {
+    pub fn stage(
+        &mut self,
+        s: &mut Step,
+        dataset: &Dataset,
+        preprocess: &Preprocess,
+        plan: &Plan,
+        start: usize,
+        rows: usize,
+    ) -> Result<()> {
         if let Source::Staged { buffer, host } = &mut self.source {
             for (out, &row) in host.chunks_exact_mut(self.features.max(1)).zip(&plan.order(self.modality)[start..start + rows]) {
                 preprocess.row(dataset.modality(self.modality), row as usize, out)?;

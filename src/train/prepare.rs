@@ -11,9 +11,9 @@ use crate::data::split::{self, Split};
 use crate::device::Device;
 use crate::engine::Step;
 use crate::error::{Error, Result};
-use crate::models::settings::Settings;
 use crate::models::Modality;
 use crate::models::options::Value;
+use crate::models::settings::Settings;
 use crate::run::{Config, ModalityShape, Run, Saved, Tensor};
 use std::path::{Path, PathBuf};
 
@@ -208,12 +208,7 @@ fn dataset_path(dataset: &Path, run: &Path) -> PathBuf {
 /// What preprocessing learnt, as the run keeps it.
 pub(super) fn preprocess_tensors(name: &str, p: &Preprocess) -> Vec<Tensor> {
     let tensor = |what: &str, v: &[f32]| (format!("preprocess.{name}.{what}"), [1, v.len()], v.to_vec());
-    vec![
-        tensor("mean", p.means()),
-        tensor("scale", p.scales()),
-        tensor("unit_mean", p.unit_mean()),
-        tensor("unit_sd", p.unit_sd()),
-    ]
+    vec![tensor("mean", p.means()), tensor("scale", p.scales()), tensor("unit_mean", p.unit_mean()), tensor("unit_sd", p.unit_sd())]
 }
 
 /// The preprocessing of a run's modality.
