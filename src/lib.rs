@@ -10,3 +10,5 @@ pub mod data;
 pub mod metrics;
 #[cfg(feature = "models")]
 pub mod models;
+#[cfg(feature = "models")]
+pub mod run;

@@ -1,1 +1,29 @@
-//! Data
+//! The data layer: files that instruments and other programs wrote, made into one mapped DATASET, and read from there.
+//!
+//! In reading order: [`formats`] turns a file into rows, [`import`](mod@import) streams rows into a directory, [`dataset`] maps that
+//! directory, [`pairs`] says which rows are the same cell, [`labels`] what is known of a cell, [`split`] which cells training
+//! never sees, [`preprocess`] what is done to a row before a model sees it, [`simulate`] makes data with known truth.
+//!
+//! Words: a *row* is one cell in one modality; a *cell* may have a row in several modalities; a *line* is a cell's line in
+//! `cells.csv`; a *unit* is a cell known to have rows in two or more modalities. Values are f32, missing values NaN.
+
+#[cfg(target_endian = "big")]
+compile_error!("the mapped dataset is little-endian and is read in place");
+
+pub mod atomic;
+pub mod builder;
+pub mod dataset;
+pub mod formats;
+pub mod hooks;
+pub mod import;
+pub mod labels;
+pub mod manifest;
+pub mod mapped;
+pub mod npy;
+pub mod pairs;
+pub mod preprocess;
+pub mod simulate;
+pub mod split;
+
+pub use dataset::{Dataset, Modality};
+pub use hooks::{Hooks, Progress};

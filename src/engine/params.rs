@@ -172,8 +172,8 @@ pub mod init {
         (0..count).map(|i| (2.0 * rng::uniform(seed, stream, 0, i as u32) - 1.0) * bound).collect()
     }
 
-    /// FNV-1a of the name with the top bit set: apart from the streams that [`Step::stream`](super::Step::stream) hands out.
-    fn stream_of(name: &str) -> u32 {
+    /// A stream of random numbers for a name: FNV-1a with the top bit set: apart from the numbered streams.
+    pub fn stream_of(name: &str) -> u32 {
         name.bytes().fold(0x811c_9dc5u32, |h, b| (h ^ b as u32).wrapping_mul(0x0100_0193)) | 0x8000_0000
     }
 }
