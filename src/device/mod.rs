@@ -14,6 +14,7 @@ pub mod cuda;
 pub mod emulated;
 pub mod launch;
 pub mod random;
+pub mod small_gemm;
 pub mod sources;
 
 use crate::error::{Error, Result};
