@@ -18,7 +18,7 @@ use super::hooks::Hooks;
 use super::npy::Dtype;
 use crate::error::{Error, Result, nearest};
 
-pub use text::{Table, TableReader, delimiter_of};
+pub use text::{Table, TableReader, delimiter_of, first_repeat};
 
 /// One format: the endings that choose it and the function that opens it.
 pub struct Format {
