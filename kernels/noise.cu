@@ -1,4 +1,3 @@
-// couplet: fmad=false
 // noise.cu                                               math and shapes: src/engine/ops/noise.rs
 // corrupt_fwd   bytes 8*n (+ 4*cols)      one or two Philox calls for four elements
 // dropout_fwd   bytes 8*n                 one Philox call for four elements

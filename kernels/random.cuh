@@ -48,7 +48,7 @@ __device__ __forceinline__ float ln_midpoint(unsigned word) {
     p = fma_rn(p, f, 0.1288165f);
     p = fma_rn(p, f, -0.13128753f);
     p = fma_rn(p, f, 0.14181192f);
-    p = fma_rn(p, f, -0.166245535f);
+    p = fma_rn(p, f, -0.16624554f);
     p = fma_rn(p, f, 0.20002286f);
     p = fma_rn(p, f, -0.2500081f);
     p = fma_rn(p, f, 0.33333316f);

@@ -12,3 +12,5 @@ pub mod metrics;
 pub mod models;
 #[cfg(feature = "models")]
 pub mod run;
+#[cfg(feature = "models")]
+pub mod train;

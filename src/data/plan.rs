@@ -110,7 +110,7 @@ impl Plan {
                     own.unwrap_or_else(|| {
                         let all = &self.rows[m];
                         let at = match &mut fill {
-                            Some(f) => f.below(all.len() as u32) as usize,
+                            Some(f) => f.below(all.len()),
                             None => next % all.len(),
                         };
                         next += 1;

@@ -15,6 +15,7 @@ pub mod emulated;
 pub mod launch;
 pub mod random;
 pub mod sources;
+pub mod vector;
 
 use crate::error::{Error, Result};
 use cpu::Cpu;

@@ -46,7 +46,7 @@ use crate::error::{Error, Result};
 /// The row of [`MODELS`](super::MODELS).
 pub const SPEC: ModelSpec = ModelSpec {
     name: "coupled",
-    about: "coupled autoencoders (Gala 2019): one code for the same cells in two or more modalities, missing entries allowed",
+    summary: "coupled autoencoders (Gala 2019): one code for the same cells in two or more modalities, missing entries allowed",
     options: OPTIONS,
     count_recipe: "counts10k-log1p,standardise",
     resolve,

@@ -78,7 +78,7 @@ pub struct ModelSpec {
     /// As typed.
     pub name: &'static str,
     /// One line: the paper and what it is for.
-    pub about: &'static str,
+    pub summary: &'static str,
     /// Its options.
     pub options: &'static [OptionSpec],
     /// What `preprocess = auto` means for counts.

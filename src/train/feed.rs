@@ -27,7 +27,7 @@ enum Source {
 impl Feed {
     /// Puts the modality on the device, or makes room for a minibatch of it. `slots` is the longest epoch, `batch` the largest minibatch.
     pub fn new(s: &mut Step, dataset: &Dataset, modality: usize, preprocess: &Preprocess, slots: usize, batch: usize, resident: bool) -> Result<Feed> {
-        let m = &dataset.modalities()[modality];
+        let m = dataset.modality(modality);
         let (cells, features) = (m.cells(), m.features());
         s.end();
         if !resident {

@@ -34,13 +34,13 @@ impl Session {
 
     /// A modality's raw row, preprocessed, into `out` [features].
     pub fn row(preprocess: &Preprocess, dataset: &Dataset, modality: usize, row: usize, out: &mut [f32]) -> Result<()> {
-        dataset.modalities()[modality].row_into(row, out)?;
+        dataset.modality(modality).row_into(row, out)?;
         preprocess.apply(out)
     }
 
     /// Puts `rows` of a modality on the device and begins an evaluation step on them; x [rows, features]. At most [`CHUNK`] rows.
     fn begin_on(&mut self, dataset: &Dataset, modality: usize, rows: &[u32]) -> Result<Var> {
-        let features = dataset.modalities()[modality].features();
+        let features = dataset.modality(modality).features();
         let stage = match self.stages[modality] {
             Some(v) => v,
             None => {
@@ -103,7 +103,7 @@ impl Session {
     /// depend on the momentum or on the last minibatches.
     pub fn calibrate(&mut self, dataset: &Dataset, modality: usize, rows: &[u32]) -> Result<()> {
         self.step.begin(false, 0, 0)?;
-        let none = self.step.alloc([0, dataset.modalities()[modality].features()]);
+        let none = self.step.alloc([0, dataset.modality(modality).features()]);
         let Some((_, state)) = self.model.before_norm(&mut self.step, modality, none) else { return Ok(()) };
         let width = self.step.dims(state.mean)[1];
         // Welford's recurrence, row by row in f64

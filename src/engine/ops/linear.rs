@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn gradient_matches_central_difference_for_every_activation_and_size() {
-        let f = |n, d, h, a: Activation| {
+        let f = |n: usize, d: usize, h: usize, a: Activation| {
             let tolerance = 2e-6 * (d.max(n).max(h) as f64).sqrt().max(4.0); // ε·√k for sums of k terms, and the activation's own rounding
             prove(
                 &[operand([n, d], 1), operand([h, d], 2), operand([1, h], 3)],

@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn value_and_gradient_match_the_reference_for_both_methods() {
         for method in [Smallest::Power, Smallest::Jacobi] {
-            for (n, p) in [(2, 1), (13, 3), (100, 3), (33, 10), (70, 33)] {
+            for (n, p) in [(2, 1), (13, 3), (100, 3), (33, 10), (40, 33)] {
                 prove(
                     &[operand([n, p], p as u32)],
                     1e-4,

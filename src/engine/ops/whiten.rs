@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn whitening_matches_the_reference_and_its_gradient() {
-        for (n, p) in [(3, 1), (13, 3), (100, 3), (40, 10), (70, 33)] {
+        for (n, p) in [(3, 1), (13, 3), (100, 3), (40, 10), (24, 19)] {
             prove(&[operand([n, p], p as u32)], 1e-3, |s, v| s.whiten(v[0], 1e-3), |x| whitened(&x[0], n, p, 1e-3));
         }
     }
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn mahalanobis_matches_the_reference_and_its_gradient() {
-        for (n, p) in [(3, 1), (13, 3), (40, 10), (70, 33)] {
+        for (n, p) in [(3, 1), (13, 3), (40, 10), (24, 19)] {
             let (a, b) = (operand([n, p], p as u32), operand([n, p], 50 + p as u32));
             prove(&[a.clone(), b.clone()], 1e-3, |s, v| s.mahalanobis(v[0], v[1], Var::NONE, 1e-3), |x| {
                 vec![distance(&x[0], &x[1], &[], n, p, 1e-3)]
