@@ -44,12 +44,21 @@ impl KernelFigure {
 }
 
 /// An operation at a size, with what it must compute and move.
-struct Case {
-    kernel: &'static str,
-    shape: String,
+pub struct Case {
+    /// The operation.
+    pub kernel: &'static str,
+    /// Its sizes.
+    pub shape: String,
     flops: f64,
     bytes: f64,
     run: Box<dyn FnMut(&mut Step)>,
+}
+
+impl Case {
+    /// Runs the operation once, in a step that has begun.
+    pub fn run(&mut self, s: &mut Step) {
+        (self.run)(s);
+    }
 }
 
 /// Measures every operation whose name contains `filter`.
@@ -103,7 +112,8 @@ fn filled(s: &mut Step, dims: [usize; 2], name: &str) -> Result<Var> {
     Ok(v)
 }
 
-fn cases(s: &mut Step) -> Result<Vec<Case>> {
+/// The operations that are measured, with their data on the device.
+pub fn cases(s: &mut Step) -> Result<Vec<Case>> {
     let mut all = Vec::new();
     // m, n, k: the layers of the patchseq shape forwards and backwards, and a wide one
     for (layout, [m, n, k]) in [
