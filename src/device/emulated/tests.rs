@@ -168,9 +168,11 @@ fn overrun_in_this_process() {
     let which = std::env::var("COUPLET_TEST_OVERRUN").expect("set by the other test");
     let _ = on_device(0, &[], 8, |d, y, _| match which.as_str() {
         "global" => d.launch("selftest_overrun", one_block(32), &[y, 8usize.into()]),
-        memory => {
-            d.launch("selftest_shared_overrun", Grid { shared: 32, ..one_block(32) }, &[y, 8usize.into(), (memory == "dynamic shared").into()])
-        }
+        memory => d.launch(
+            "selftest_shared_overrun",
+            Grid { shared: 32, ..one_block(32) },
+            &[y, 8usize.into(), (memory == "dynamic shared").into()],
+        ),
     });
 }
 
