@@ -148,6 +148,9 @@ Fiber* Stacks::take() {
 Stacks::~Stacks() {
     const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     for (Fiber* fiber : all_) {
+#ifdef COUPLET_ASAN
+        __asan_unpoison_memory_region(fiber->bottom, fiber->size);  // the addresses may become another thread's stack
+#endif
         munmap(fiber->bottom - page, STACK + page);
         delete fiber;
     }

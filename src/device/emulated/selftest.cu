@@ -98,3 +98,13 @@ extern "C" __global__ void selftest_mixed_warp(float* y) {
 extern "C" __global__ void selftest_overrun(float* y, int n) {
     if (threadIdx.x == 0) y[n] = 1.0f;
 }
+
+// The same in static and in dynamic shared memory: AddressSanitizer's to find.
+extern "C" __global__ void selftest_shared_overrun(float* y, int n, int dynamic) {
+    __shared__ float cells[8];
+    DYNAMIC_SHARED(float, line);
+    if (threadIdx.x == 0) {
+        (dynamic ? line : cells)[n] = 1.0f;
+        y[0] = (dynamic ? line : cells)[n];
+    }
+}

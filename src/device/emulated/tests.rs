@@ -160,6 +160,36 @@ fn a_write_past_the_end_of_an_allocation_is_an_error() {
     assert!(on_device(0, &[], 5, |d, y, _| d.launch("selftest_overrun", one_block(32), &[y, 4usize.into()])).is_ok());
 }
 
+/// Under AddressSanitizer an overrun ends the process, so this one is run by the next test, in a process of its own.
+#[test]
+#[cfg(couplet_asan)]
+#[ignore = "ends the process: run by address_sanitizer_sees_overruns_of_every_memory"]
+fn overrun_in_this_process() {
+    let which = std::env::var("COUPLET_TEST_OVERRUN").expect("set by the other test");
+    let _ = on_device(0, &[], 8, |d, y, _| match which.as_str() {
+        "global" => d.launch("selftest_overrun", one_block(32), &[y, 8usize.into()]),
+        memory => d.launch(
+            "selftest_shared_overrun",
+            Grid { shared: 32, ..one_block(32) },
+            &[y, 8usize.into(), (memory == "dynamic shared").into()],
+        ),
+    });
+}
+
+#[test]
+#[cfg(couplet_asan)]
+fn address_sanitizer_sees_overruns_of_every_memory() {
+    for memory in ["global", "static shared", "dynamic shared"] {
+        let run = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "device::emulated::tests::overrun_in_this_process"])
+            .env("COUPLET_TEST_OVERRUN", memory)
+            .output()
+            .unwrap();
+        let report = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(!run.status.success() && report.contains("buffer-overflow"), "{memory}: {report}");
+    }
+}
+
 #[test]
 fn a_recording_runs_when_replayed_and_as_often() {
     let mut d = Emulated::new(0);

@@ -63,7 +63,10 @@ impl Activation {
     pub fn from_code(code: i32, parameter: f32) -> Activation {
         match code {
             2 => Activation::LeakyRelu(parameter),
-            _ => *usize::try_from(code).ok().and_then(|c| Activation::EXAMPLES.get(c)).unwrap_or_else(|| panic!("activation: no code {code}")),
+            _ => *usize::try_from(code)
+                .ok()
+                .and_then(|c| Activation::EXAMPLES.get(c))
+                .unwrap_or_else(|| panic!("activation: no code {code}")),
         }
     }
 
@@ -112,8 +115,20 @@ impl Activation {
         match self {
             Activation::Identity => 1.0,
             Activation::Relu => f32::from(y > 0.0),
-            Activation::LeakyRelu(slope) => if y > 0.0 { 1.0 } else { slope },
-            Activation::Elu => if y > 0.0 { 1.0 } else { y + 1.0 },
+            Activation::LeakyRelu(slope) => {
+                if y > 0.0 {
+                    1.0
+                } else {
+                    slope
+                }
+            }
+            Activation::Elu => {
+                if y > 0.0 {
+                    1.0
+                } else {
+                    y + 1.0
+                }
+            }
             Activation::Sigmoid => y * (1.0 - y),
             Activation::Tanh => 1.0 - y * y,
         }
@@ -167,7 +182,9 @@ mod tests {
     use super::*;
 
     fn arguments() -> impl Iterator<Item = f32> {
-        (-4000..=4000).map(|i| i as f32 * 0.0051).chain([0.0, -0.0, 1e-30, -1e-7, 1e-7, 30.0, -30.0, 87.0, -87.5, 88.5, -120.0, 300.0, -300.0])
+        (-4000..=4000)
+            .map(|i| i as f32 * 0.0051)
+            .chain([0.0, -0.0, 1e-30, -1e-7, 1e-7, 30.0, -30.0, 87.0, -87.5, 88.5, -120.0, 300.0, -300.0])
     }
 
     #[test]
@@ -209,7 +226,10 @@ mod tests {
         for f in Activation::EXAMPLES {
             assert!(f.f(f32::NAN).is_nan(), "{f:?}");
         }
-        assert_eq!((Activation::Elu.f(f32::NEG_INFINITY), Activation::Tanh.f(f32::INFINITY), Activation::Sigmoid.f(f32::INFINITY)), (-1.0, 1.0, 1.0));
+        assert_eq!(
+            (Activation::Elu.f(f32::NEG_INFINITY), Activation::Tanh.f(f32::INFINITY), Activation::Sigmoid.f(f32::INFINITY)),
+            (-1.0, 1.0, 1.0)
+        );
     }
 
     #[test]

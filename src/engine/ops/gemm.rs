@@ -161,8 +161,20 @@ mod tests {
     use super::*;
 
     const LAYOUTS: [Layout; 3] = [Layout::NN, Layout::NT, Layout::TN];
-    const PRIMES_AND_EDGES: [[usize; 3]; 12] =
-        [[0, 3, 2], [3, 0, 2], [3, 2, 0], [1, 1, 1], [31, 33, 1], [1, 65, 257], [33, 1, 127], [65, 63, 31], [127, 61, 33], [64, 64, 64], [13, 257, 5], [53, 47, 521]];
+    const PRIMES_AND_EDGES: [[usize; 3]; 12] = [
+        [0, 3, 2],
+        [3, 0, 2],
+        [3, 2, 0],
+        [1, 1, 1],
+        [31, 33, 1],
+        [1, 65, 257],
+        [33, 1, 127],
+        [65, 63, 31],
+        [127, 61, 33],
+        [64, 64, 64],
+        [13, 257, 5],
+        [53, 47, 521],
+    ];
 
     fn dims(layout: Layout, batch: usize, [m, n, k]: [usize; 3]) -> [[usize; 2]; 3] {
         let (a, b) = match layout {
@@ -198,7 +210,9 @@ mod tests {
             s.begin(false, 1, 0).unwrap();
             let (a, b) = (s.constant([2, 2], &[1.0, 2.0, 3.0, 4.0]), s.constant([2, 2], &[5.0, 6.0, 7.0, 8.0]));
             let (c, bias) = (s.alloc([2, 2]), s.constant([1, 2], &[-40.0, 0.5]));
-            for (layout, want) in [(Layout::NN, [19.0, 22.0, 43.0, 50.0]), (Layout::NT, [17.0, 23.0, 39.0, 53.0]), (Layout::TN, [26.0, 30.0, 38.0, 44.0])] {
+            for (layout, want) in
+                [(Layout::NN, [19.0, 22.0, 43.0, 50.0]), (Layout::NT, [17.0, 23.0, 39.0, 53.0]), (Layout::TN, [26.0, 30.0, 38.0, 44.0])]
+            {
                 s.gemm(layout, c, a, b, false, None);
                 assert_eq!(s.download(c).unwrap(), want, "{device} {layout:?}");
                 s.gemm(layout, c, a, b, true, None);
@@ -224,7 +238,12 @@ mod tests {
                         if accumulate {
                             want.iter_mut().zip(&vc).for_each(|(w, &v)| *w += v as f64);
                         }
-                        close(&format!("{device} {layout:?} {size:?} accumulate {accumulate}"), &s.download(c).unwrap(), &want, tolerance(size[2]));
+                        close(
+                            &format!("{device} {layout:?} {size:?} accumulate {accumulate}"),
+                            &s.download(c).unwrap(),
+                            &want,
+                            tolerance(size[2]),
+                        );
                     }
                 }
             }
