@@ -15,6 +15,7 @@ pub mod emulated;
 pub mod launch;
 pub mod probe;
 pub mod random;
+pub mod small_gemm;
 pub mod sources;
 pub mod vector;
 
