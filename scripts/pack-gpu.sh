@@ -60,7 +60,7 @@ done
 grep '^test result' "$results/tests.log" | tee -a "$summary"
 sanitizer=$(command -v compute-sanitizer || ls -d /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | tail -n 1)
 if [ -n "$sanitizer" ]; then
-  run "compute-sanitizer, memory" sanitizer.log "$sanitizer" --tool memcheck --error-exitcode 9 tests/couplet --test-threads 1 kernels_agree on_the_gpu
+  run "compute-sanitizer, memory" sanitizer.log "$sanitizer" --tool memcheck --error-exitcode 9 tests/couplet --test-threads 1 engine::ops:: on_the_gpu
 else
   note "skipped compute-sanitizer: it is not in PATH nor in /usr/local/cuda*/bin"
 fi
