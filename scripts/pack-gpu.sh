@@ -18,41 +18,7 @@ fi
 rm -rf "$folder"
 mkdir -p "$folder/tests" "$folder/benches"
 
-NVCC=$(scripts/nvcc.sh)
-export NVCC
-unset COUPLET_NO_NVCC COUPLET_ASAN
-
-# The executables that cargo names for these targets: kind, name, path.
-executables() { # cargo arguments
-  cargo "$@" --message-format json-render-diagnostics | python3 -c 'import json, sys
-for line in sys.stdin:
-    built = json.loads(line) if line.startswith("{") else {}
-    if built.get("executable"):
-        print(built["target"]["kind"][0], built["target"]["name"], built["executable"])'
-}
-
-executables build --release --bin couplet >"$folder/built"
-executables test --no-run --features emulated >>"$folder/built"
-executables bench --no-run >>"$folder/built"
-tests=0
-while read -r kind name path; do
-  case "$kind-$path" in
-    bin-*/release/couplet) to=couplet ;;
-    bench-*) to=benches/$name ;;
-    # Unit tests of the library, and the files of tests/.
-    lib-*/debug/* | test-*) to=tests/$name; tests=$((tests + 1)) ;;
-    *) continue ;;
-  esac
-  cp "$path" "$folder/$to"
-  strip "$folder/$to"
-done <"$folder/built"
-rm "$folder/built"
-[ -e "$folder/couplet" ] && [ $tests -gt 0 ] || { echo "cargo named no program or no tests" >&2; exit 1; }
-
-# Tests find their data by these paths, as they do where cargo runs them.
-cp -r tests/golden "$folder/tests/golden"
-{ git rev-parse HEAD && git status --short; } >"$folder/revision" 2>/dev/null || true
-
+# Written first: it marks the folder as a pack.
 cat >"$folder/run-on-gpu.sh" <<'END'
 #!/usr/bin/env bash
 # Tests and measures what lies beside this file on the GPU of this machine: bash run-on-gpu.sh [RESULTS]
@@ -94,7 +60,7 @@ done
 grep '^test result' "$results/tests.log" | tee -a "$summary"
 sanitizer=$(command -v compute-sanitizer || ls -d /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | tail -n 1)
 if [ -n "$sanitizer" ]; then
-  run "compute-sanitizer, memory" sanitizer.log "$sanitizer" --tool memcheck --error-exitcode 9 tests/couplet --test-threads 1 kernels_agree on_the_gpu
+  run "compute-sanitizer, memory" sanitizer.log "$sanitizer" --tool memcheck --error-exitcode 9 tests/couplet --test-threads 1 engine::ops:: on_the_gpu
 else
   note "skipped compute-sanitizer: it is not in PATH nor in /usr/local/cuda*/bin"
 fi
@@ -106,6 +72,41 @@ note "$failed failed"
 [ $failed -eq 0 ]
 END
 chmod +x "$folder/run-on-gpu.sh"
+
+NVCC=$(scripts/nvcc.sh)
+export NVCC
+unset COUPLET_NO_NVCC COUPLET_ASAN
+
+# The executables that cargo names for these targets: kind, name, path.
+executables() { # cargo arguments
+  cargo "$@" --message-format json-render-diagnostics | python3 -c 'import json, sys
+for line in sys.stdin:
+    built = json.loads(line) if line.startswith("{") else {}
+    if built.get("executable"):
+        print(built["target"]["kind"][0], built["target"]["name"], built["executable"])'
+}
+
+executables build --release --bin couplet >"$folder/built"
+executables test --no-run --features emulated >>"$folder/built"
+executables bench --no-run >>"$folder/built"
+tests=0
+while read -r kind name path; do
+  case "$kind-$path" in
+    bin-*/release/couplet) to=couplet ;;
+    bench-*) to=benches/$name ;;
+    # Unit tests of the library, and the files of tests/.
+    lib-*/debug/* | test-*) to=tests/$name; tests=$((tests + 1)) ;;
+    *) continue ;;
+  esac
+  cp "$path" "$folder/$to"
+  strip "$folder/$to"
+done <"$folder/built"
+rm "$folder/built"
+[ -e "$folder/couplet" ] && [ $tests -gt 0 ] || { echo "cargo named no program or no tests" >&2; exit 1; }
+
+# Tests find their data by these paths, as they do where cargo runs them.
+cp -r tests/golden "$folder/tests/golden"
+{ git rev-parse HEAD && git status --short; } >"$folder/revision" 2>/dev/null || true
 
 bytes=$(du -sb "$folder" | cut -f1)
 (cd "$folder" && find . -type f -size +100k -printf '%10s  %P\n' | sort -k2)
