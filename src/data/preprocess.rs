@@ -243,7 +243,7 @@ mod tests {
                     .collect();
                 let mean = column.iter().sum::<f64>() / 4.0;
                 let variance = column.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 4.0;
-                assert!(mean.abs() < 1e-6 && (variance - 1.0).abs() < 1e-5, "{recipe}: {mean} {variance}");
+                assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-5, "{recipe}: {mean} {variance}");
             }
             let again =
                 Preprocess::from_parts(&p.recipe().to_string(), p.means().into(), p.scales().into(), p.unit_mean().into(), p.unit_sd().into());
