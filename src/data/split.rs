@@ -45,6 +45,16 @@ impl Holdout {
     }
 }
 
+/// As it is typed.
+impl std::fmt::Display for Holdout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Holdout::Fraction(x) => write!(f, "{x}"),
+            Holdout::Column { column, value } => write!(f, "{column}={value}"),
+        }
+    }
+}
+
 impl FromStr for Holdout {
     type Err = Error;
 

@@ -103,3 +103,17 @@ pub fn chunks(y: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync + Send) {
         y.par_chunks_mut(CHUNK).enumerate().for_each(|(c, part)| f(c * CHUNK, part));
     }
 }
+
+/// As [`chunks`], over three slices of equal length side by side.
+pub fn chunks3(a: &mut [f32], b: &mut [f32], c: &mut [f32], f: impl Fn(usize, &mut [f32], &mut [f32], &mut [f32]) + Sync + Send) {
+    const CHUNK: usize = SERIAL / 4;
+    if a.len() < SERIAL {
+        f(0, a, b, c);
+    } else {
+        a.par_chunks_mut(CHUNK)
+            .zip(b.par_chunks_mut(CHUNK))
+            .zip(c.par_chunks_mut(CHUNK))
+            .enumerate()
+            .for_each(|(i, ((a, b), c))| f(i * CHUNK, a, b, c));
+    }
+}

@@ -13,7 +13,11 @@ pub mod cuda;
 #[cfg(feature = "emulated")]
 pub mod emulated;
 pub mod launch;
+pub mod probe;
 pub mod random;
+pub mod small_gemm;
+pub mod sources;
+pub mod vector;
 
 use crate::error::{Error, Result};
 use cpu::Cpu;

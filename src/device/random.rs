@@ -11,6 +11,8 @@
 //!
 //! The coefficients are minimax (Remez) on the intervals named beside them, rounded to f32.
 
+use super::vector::vectorised;
+
 /// What a number depends on besides its element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -69,16 +71,17 @@ pub fn to_normals(radius: u32, angle: u32) -> [f32; 2] {
 fn ln_midpoint(word: u32) -> f32 {
     const SQRT_HALF: i32 = 0x3F35_04F3;
     let bits = (((word >> 1) | 1) as i32 as f32).to_bits() as i32;
-    // The argument is m·2^e with m in [√½, √2): adding to the exponent is adding to the bits.
-    let e = (bits - SQRT_HALF) >> 23;
-    let f = f32::from_bits((bits - (e << 23)) as u32) - 1.0;
+    // The argument is m·2^e with m in [√½, √2): adding to the exponent is adding to the bits. (Nothing here overflows; the wrapping
+    // operations keep a checked build's branches, which cannot be vectorised, out of the loop.)
+    let e = bits.wrapping_sub(SQRT_HALF) >> 23;
+    let f = f32::from_bits(bits.wrapping_sub(e << 23) as u32) - 1.0;
     // (ln(1 + f) − f + f²/2) / f³ on [√½ − 1, √2 − 1], weighted by f²: 6e-9
     let mut p = -0.078_596_175_f32;
-    for c in [0.128_816_5, -0.131_287_53, 0.141_811_92, -0.166_245_535, 0.200_022_86, -0.250_008_1, 0.333_333_16] {
+    for c in [0.128_816_5, -0.131_287_53, 0.141_811_92, -0.166_245_54, 0.200_022_86, -0.250_008_1, 0.333_333_16] {
         p = p.mul_add(f, c);
     }
     let ln_m = f + (f * f) * p.mul_add(f, -0.5);
-    ((e - 31) as f32).mul_add(std::f32::consts::LN_2, ln_m)
+    (e.wrapping_sub(31) as f32).mul_add(std::f32::consts::LN_2, ln_m)
 }
 
 /// Cosine and sine of `word`·2⁻³² turns.
@@ -115,11 +118,9 @@ const BLOCK: usize = 4 * LANES;
 #[inline(always)]
 fn word_block(key: Key, counter: u64) -> [[u32; LANES]; 4] {
     let mut w = [[0; LANES]; 4];
+    let [w0, w1, w2, w3] = &mut w;
     for lane in 0..LANES {
-        let four = words(key, counter + lane as u64);
-        for i in 0..4 {
-            w[i][lane] = four[i];
-        }
+        [w0[lane], w1[lane], w2[lane], w3[lane]] = words(key, counter.wrapping_add(lane as u64));
     }
     w
 }
@@ -138,18 +139,27 @@ fn uniform_block(key: Key, counter: u64) -> [f32; BLOCK] {
 
 #[inline(always)]
 fn normal_block(key: Key, counter: u64) -> [f32; BLOCK] {
-    let w = word_block(key, counter);
+    let [w0, w1, w2, w3] = word_block(key, counter);
+    let mut z = [[0.0; LANES]; 4];
+    // One loop a pair, and interleaving in a loop of its own: else only the four numbers of a counter are put into one vector.
+    for lane in 0..LANES {
+        [z[0][lane], z[1][lane]] = to_normals(w0[lane], w1[lane]);
+    }
+    for lane in 0..LANES {
+        [z[2][lane], z[3][lane]] = to_normals(w2[lane], w3[lane]);
+    }
     let mut out = [0.0; BLOCK];
     for lane in 0..LANES {
-        let ([a, b], [c, d]) = (to_normals(w[0][lane], w[1][lane]), to_normals(w[2][lane], w[3][lane]));
-        out[4 * lane..4 * lane + 4].copy_from_slice(&[a, b, c, d]);
+        for i in 0..4 {
+            out[4 * lane + i] = z[i][lane];
+        }
     }
     out
 }
 
 /// Cuts the fill of elements `first ..` into blocks; the first and the last may be used in part.
 #[inline(always)]
-fn fill<T: Copy>(out: &mut [T], first: u64, block: impl Fn(u64) -> [T; BLOCK]) {
+fn fill(out: &mut [f32], first: u64, block: impl Fn(u64) -> [f32; BLOCK]) {
     let skip = (first % 4) as usize;
     let (head, body) = out.split_at_mut(if skip == 0 { 0 } else { out.len().min(4 - skip) });
     if !head.is_empty() {
@@ -167,100 +177,72 @@ fn fill<T: Copy>(out: &mut [T], first: u64, block: impl Fn(u64) -> [T; BLOCK]) {
     }
 }
 
-/// How wide the processor's vectors are.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Width {
-    /// What the target guarantees.
-    Plain,
-    /// 256 bits with fma.
-    Avx2,
-    /// 512 bits.
-    Avx512,
+/// Uniform numbers on [0, 1), elements `first ..`.
+pub fn fill_uniform(out: &mut [f32], key: Key, first: u64) {
+    vectorised(
+        #[inline(always)]
+        || uniforms(out, key, first),
+    );
 }
 
-impl Width {
-    fn exists(self) -> bool {
-        match self {
-            Width::Plain => true,
-            #[cfg(target_arch = "x86_64")]
-            Width::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-            #[cfg(target_arch = "x86_64")]
-            Width::Avx512 => {
-                is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512vl")
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => false,
-        }
-    }
-
-    fn widest() -> Width {
-        [Width::Avx512, Width::Avx2].into_iter().find(|w| w.exists()).unwrap_or(Width::Plain)
-    }
+/// Standard normal numbers, elements `first ..`.
+pub fn fill_normal(out: &mut [f32], key: Key, first: u64) {
+    vectorised(
+        #[inline(always)]
+        || normals(out, key, first),
+    );
 }
 
-/// Compiles a fill for every width.
-macro_rules! fills {
-    ($($(#[$doc:meta])* $name:ident, $at:ident: $t:ty = $block:ident;)*) => {$(
-        $(#[$doc])*
-        pub fn $name(out: &mut [$t], key: Key, first: u64) {
-            $at(Width::widest(), out, key, first);
-        }
-
-        fn $at(width: Width, out: &mut [$t], key: Key, first: u64) {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512dq,avx512vl,fma,avx2")]
-                fn wide(out: &mut [$t], key: Key, first: u64) {
-                    fill(out, first, #[inline(always)] |counter| $block(key, counter));
-                }
-                #[target_feature(enable = "avx2,fma")]
-                fn half(out: &mut [$t], key: Key, first: u64) {
-                    fill(out, first, #[inline(always)] |counter| $block(key, counter));
-                }
-                match width {
-                    // SAFETY: the processor was just asked for these instructions.
-                    Width::Avx512 if width.exists() => return unsafe { wide(out, key, first) },
-                    // SAFETY: as above.
-                    Width::Avx2 if width.exists() => return unsafe { half(out, key, first) },
-                    _ => {}
-                }
-            }
-            let _ = width;
-            fill(out, first, |counter| $block(key, counter));
-        }
-    )*};
+#[inline(always)]
+fn uniforms(out: &mut [f32], key: Key, first: u64) {
+    fill(
+        out,
+        first,
+        #[inline(always)]
+        |counter| uniform_block(key, counter),
+    );
 }
 
-fills! {
-    /// Uniform numbers on [0, 1), elements `first ..`.
-    fill_uniform, uniform_at: f32 = uniform_block;
-    /// Standard normal numbers, elements `first ..`.
-    fill_normal, normal_at: f32 = normal_block;
+#[inline(always)]
+fn normals(out: &mut [f32], key: Key, first: u64) {
+    fill(
+        out,
+        first,
+        #[inline(always)]
+        |counter| normal_block(key, counter),
+    );
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::vector::{Width, at};
 
     const KEY: Key = Key { seed: 0x5EED, stream: 2, step: 3 };
 
+    /// Uniforms and normals, as bits.
+    fn drawn(width: Width, first: u64) -> [Vec<u32>; 2] {
+        let (mut u, mut z) = (vec![0.0; 40_001], vec![0.0; 40_001]);
+        at(
+            width,
+            #[inline(always)]
+            || {
+                uniforms(&mut u, KEY, first);
+                normals(&mut z, KEY, first);
+            },
+        );
+        [u, z].map(|v| v.iter().map(|v: &f32| v.to_bits()).collect())
+    }
+
     #[test]
     fn every_width_gives_the_same_bits() {
-        let n = 40_001;
-        for first in [0, 3, 1 << 34] {
-            let (mut u, mut z) = (vec![0.0; n], vec![0.0; n]);
-            uniform_at(Width::Plain, &mut u, KEY, first);
-            normal_at(Width::Plain, &mut z, KEY, first);
-            for width in [Width::Avx2, Width::Avx512] {
-                if !width.exists() {
-                    eprintln!("{width:?} not compared: this processor has no such instructions");
-                    continue;
-                }
-                let (mut u2, mut z2) = (vec![0.0; n], vec![0.0; n]);
-                uniform_at(width, &mut u2, KEY, first);
-                normal_at(width, &mut z2, KEY, first);
-                assert!(u.iter().zip(&u2).all(|(a, b)| a.to_bits() == b.to_bits()), "uniform, {width:?}");
-                assert!(z.iter().zip(&z2).all(|(a, b)| a.to_bits() == b.to_bits()), "normal, {width:?}");
+        for width in [Width::Avx2, Width::Avx512] {
+            if !width.exists() {
+                eprintln!("{width:?} not compared: this processor has no such instructions");
+                continue;
+            }
+            for first in [0, 3, 1 << 34] {
+                assert!(drawn(width, first) == drawn(Width::Plain, first), "{width:?} from {first}");
             }
         }
     }

@@ -1,1 +1,128 @@
-//! optim
+//! Optimisers: a group of parameters moves in one launch.
+//!
+//!   Adam (Kingma and Ba 2015)   m ← β₁ m + (1-β₁) g,  v ← β₂ v + (1-β₂) g²
+//!                               θ ← θ - η m/(1-β₁ᵗ) / (√(v/(1-β₂ᵗ)) + ε) - η λ θ          (λ: decoupled weight decay)
+//!   shapes    θ, g, m, v: the group's flat buffers
+//!   kernels   adam                                                                     (kernels/optim.cu)
+//!
+//! ε is added to the root of the bias-corrected second moment, as in the paper and in PyTorch. Step sizes and bias corrections are
+//! computed on the host in f64 and stand in the clock. Nothing moves in a step whose loss was not finite (see `ops::ledger`): the
+//! parameters stay what they were before it.
+
+use super::ops::ledger::Ledger;
+use super::params::Group;
+use super::step::{Knob, Step, Var};
+use crate::device::cpu;
+use crate::device::launch::Grid;
+use crate::error::Result;
+
+/// Adam's settings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamSettings {
+    /// Learning rate η.
+    pub rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// ε.
+    pub epsilon: f64,
+    /// λ, decoupled; 0 for none.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamSettings {
+    fn default() -> AdamSettings {
+        AdamSettings { rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 }
+    }
+}
+
+/// Adam over one group of parameters.
+pub struct Adam {
+    group: Group,
+    settings: AdamSettings,
+    values: Var,
+    gradients: Var,
+    m: Var,
+    v: Var,
+    /// η/(1-β₁ᵗ) and 1/√(1-β₂ᵗ), and η λ
+    knobs: [Knob; 3],
+    steps: u64,
+}
+
+impl Adam {
+    /// For the group's parameters, all of which must have been made.
+    pub fn new(s: &mut Step, group: Group, settings: AdamSettings) -> Result<Adam> {
+        s.seal()?;
+        let (values, gradients) = s.params().group(group).unwrap_or((crate::device::Mem::EMPTY, crate::device::Mem::EMPTY));
+        let dims = [1, values.len()];
+        let m = s.state(format!("adam.{group}.m"), dims, &[])?;
+        let v = s.state(format!("adam.{group}.v"), dims, &[])?;
+        let (values, gradients) = (s.borrowed(values, dims), s.borrowed(gradients, dims));
+        let knobs = [s.knob(0.0), s.knob(0.0), s.knob(0.0)];
+        Ok(Adam { group, settings, values, gradients, m, v, knobs, steps: 0 })
+    }
+
+    /// Sets the step sizes of the `t`-th step (from 1) with the learning rate scaled by `factor`: call it before the step begins.
+    pub fn set_step(&mut self, s: &mut Step, t: u64, factor: f64) {
+        self.steps = t;
+        let c = &self.settings;
+        let rate = c.rate * factor;
+        s.turn(self.knobs[0], (rate / (1.0 - c.beta1.powf(t as f64))) as f32);
+        s.turn(self.knobs[1], (1.0 / (1.0 - c.beta2.powf(t as f64)).sqrt()) as f32);
+        s.turn(self.knobs[2], (rate * c.weight_decay) as f32);
+    }
+
+    /// Moves the group by its gradients; parameters that no gradient reached are moved by their momentum alone, as zero gradients would.
+    pub fn step(&mut self, s: &mut Step, ledger: &Ledger) {
+        let untouched: Vec<Var>;
+        // Not in a usual step: every parameter has its gradient then, and nothing is allocated.
+        if s.params().in_group(self.group).any(|v| s.grad(v).is_none()) {
+            untouched = s.params().in_group(self.group).filter(|&v| s.grad(v).is_none()).collect();
+            for v in untouched {
+                let (g, _) = s.grad_slot(v);
+                s.zero(g);
+            }
+        }
+        let n = s.size(self.values);
+        let [b1, b2, eps] = [self.settings.beta1 as f32, self.settings.beta2 as f32, self.settings.epsilon as f32];
+        if s.on_cpu() {
+            if ledger.stopped(s) {
+                return;
+            }
+            let [rate, root, decay] = self.knobs.map(|k| s.value(k));
+            let ([theta, m, v], [g]) = s.views([self.values, self.m, self.v], [self.gradients]);
+            cpu::chunks3(theta, m, v, |start, theta, m, v| {
+                let g = &g[start..start + theta.len()];
+                for (((theta, m), v), &g) in theta.iter_mut().zip(m).zip(v).zip(g) {
+                    *m = b1 * *m + (1.0 - b1) * g;
+                    *v = b2 * *v + (1.0 - b2) * (g * g);
+                    *theta -= rate * *m / (v.sqrt() * root + eps) + decay * *theta;
+                }
+            });
+        } else {
+            let [rate, root, decay] = self.knobs.map(|k| s.knob_index(k));
+            let args = [
+                s.ptr(self.values),
+                s.ptr(self.m),
+                s.ptr(self.v),
+                s.ptr(self.gradients),
+                s.clock_ptr(),
+                ledger.stop_ptr(s),
+                n.into(),
+                rate,
+                root,
+                decay,
+                b1.into(),
+                b2.into(),
+                eps.into(),
+            ];
+            s.launch("adam", Grid::over(n), &args);
+        }
+    }
+
+    /// Steps taken so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+}

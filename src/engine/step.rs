@@ -76,6 +76,7 @@ pub struct Step {
     clock: Mem,
     clock_host: [u32; CLOCK_WORDS],
     knobs: usize,
+    borrowed: Vec<Var>,
     pub(super) streams: u32,
 }
 
@@ -109,6 +110,7 @@ impl Step {
             clock,
             clock_host: [0; CLOCK_WORDS],
             knobs: FIRST_KNOB,
+            borrowed: Vec::new(),
             streams: 0,
         })
     }
@@ -135,6 +137,13 @@ impl Step {
 
     pub(super) fn note_permanent(&mut self, grown: usize) {
         self.permanent += grown;
+    }
+
+    /// A permanent variable over memory that something else owns and frees.
+    pub(super) fn borrowed(&mut self, mem: Mem, dims: [usize; 2]) -> Var {
+        let v = self.push_permanent(mem, dims);
+        self.borrowed.push(v);
+        v
     }
 
     fn assert_between_steps(&self, what: &str) {
@@ -185,6 +194,14 @@ impl Step {
         self.vars.truncate(self.permanent);
         self.tape.clear();
         self.arena.reset();
+        for v in &mut self.vars {
+            v.grad_set = false;
+        }
+    }
+
+    /// Forgets the tape and the gradients, between the phases of a step: what a later phase computes starts from no gradient.
+    pub fn forget_gradients(&mut self) {
+        self.tape.clear();
         for v in &mut self.vars {
             v.grad_set = false;
         }
@@ -510,7 +527,8 @@ impl Drop for Step {
             self.device.free(chunk);
         }
         self.device.free(self.clock);
-        let owned = self.params.owned();
+        let mut owned = self.params.owned();
+        owned.append(&mut self.borrowed);
         for i in 0..self.permanent {
             let mem = self.vars[i].mem;
             if !owned.contains(&Var(i as u32)) && !mem.is_empty() {

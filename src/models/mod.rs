@@ -1,1 +1,108 @@
-//! Models
+//! The models: one file a paper, and what they have in common.
+//!
+//! A model is its paper: options with the published defaults, layers, `encode`, `decode`, and named loss terms in the paper's order.
+//! It knows no file, no loop and no device; [`crate::train`] drives all of them by the [`Model`] trait.
+
+pub mod coupled;
+pub mod options;
+pub mod settings;
+
+use crate::engine::ops::batch_norm::BatchNormState;
+use crate::engine::optim::AdamSettings;
+use crate::engine::{Step, Var, Weight};
+use crate::error::{Error, Result, nearest};
+use options::OptionSpec;
+use settings::Settings;
+
+/// A modality as a model sees it.
+#[derive(Clone, Debug)]
+pub struct Modality {
+    /// Its name.
+    pub name: String,
+    /// Its features, after preprocessing.
+    pub features: usize,
+    /// The features' standard deviations over the training cells, after preprocessing.
+    pub deviations: Vec<f32>,
+}
+
+/// A minibatch on the device: the rows of slot r are one cell where the pair's weight says so.
+pub struct Minibatch<'a> {
+    /// One matrix [B, features] a modality; a missing value is NaN.
+    pub x: &'a [Var],
+    /// The weights [B, 1] of the pairs of modalities (0,1), (0,2), .. (1,2), ..; [`Var::NONE`] where every slot is a pair.
+    pub pairs: &'a [Var],
+}
+
+/// The loss terms of a step, in the order of [`Model::terms`].
+pub type Losses = Vec<(Var, Weight)>;
+
+/// A set of parameters that steps on losses of its own; models that train everything at once have one.
+#[derive(Clone, Debug)]
+pub struct Phase {
+    /// The group of parameters that moves.
+    pub group: usize,
+    /// By which optimiser.
+    pub optimiser: AdamSettings,
+}
+
+/// A model, built for a data set.
+pub trait Model: Send {
+    /// The phases of a step, in order.
+    fn phases(&self) -> &[Phase];
+
+    /// The names of a phase's loss terms: the columns of `history.csv`.
+    fn terms(&self, phase: usize) -> &[String];
+
+    /// Computes the loss terms of a phase for a minibatch and appends them to `losses`, with their weights.
+    fn losses(&self, s: &mut Step, phase: usize, cells: &Minibatch, losses: &mut Losses);
+
+    /// The code [B, latent] of a modality's cells x [B, features]; missing values are NaN.
+    fn encode(&self, s: &mut Step, modality: usize, x: Var) -> Var;
+
+    /// A modality's features [B, features] from a code [B, latent].
+    fn decode(&self, s: &mut Step, modality: usize, z: Var) -> Var;
+
+    /// Where batch norm's running statistics are to be replaced, after training, by those of all training cells: what enters the
+    /// norm [B, width], and the norm's state. `None` where a modality has no such layer.
+    fn before_norm(&self, s: &mut Step, modality: usize, x: Var) -> Option<(Var, BatchNormState)>;
+
+    /// The width of the code.
+    fn latent(&self) -> usize;
+
+    /// The fewest cells that a minibatch may have.
+    fn smallest_batch(&self) -> usize;
+}
+
+/// A row of [`MODELS`].
+pub struct ModelSpec {
+    /// As typed.
+    pub name: &'static str,
+    /// One line: the paper and what it is for.
+    pub summary: &'static str,
+    /// Its options.
+    pub options: &'static [OptionSpec],
+    /// What `preprocess = auto` means for counts.
+    pub count_recipe: &'static str,
+    /// Works out what is `auto` from the data.
+    pub resolve: fn(&mut Settings, &[Modality], cells: usize) -> Result<()>,
+    /// Builds the model on an engine.
+    pub build: fn(&mut Step, &Settings, &[Modality]) -> Result<Box<dyn Model>>,
+}
+
+/// The models there are.
+pub static MODELS: &[ModelSpec] = &[coupled::SPEC];
+
+/// The model of that name; the error lists them.
+pub fn by_name(name: &str) -> Result<&'static ModelSpec> {
+    MODELS.iter().find(|m| m.name == name).ok_or_else(|| {
+        let names: Vec<&str> = MODELS.iter().map(|m| m.name).collect();
+        let hint = nearest(name, names.iter().copied()).map(|n| format!("; did you mean {n}?")).unwrap_or_default();
+        Error::usage(format!("there is no model {name:?}; there is {}{hint}", names.join(", ")))
+    })
+}
+
+/// The position of the pair (i, j), i < j, among the pairs of k modalities.
+pub fn pair_index(k: usize, i: usize, j: usize) -> usize {
+    debug_assert!(i < j && j < k);
+    i * (2 * k - i - 1) / 2 + (j - i - 1)
+}

@@ -148,7 +148,8 @@ impl Table {
                 return Err(Error::input(path, "line 1", format!("the column \"{name}\" stands there twice: rename one")));
             }
         }
-        let mut table = Table { file: path.to_path_buf(), ids: Vec::new(), lines: Vec::new(), values: vec![Vec::new(); columns.len()], columns };
+        let mut table =
+            Table { file: path.to_path_buf(), ids: Vec::new(), lines: Vec::new(), values: vec![Vec::new(); columns.len()], columns };
         while reader.advance()? {
             let found = reader.fields().len();
             if found != table.columns.len() + 1 {

@@ -1,0 +1,54 @@
+//! `couplet embed`: the codes of cells, all modalities in one file or one of them.
+
+use super::dataset::{DatasetArgs, Opened, Place};
+use super::{DeviceArgs, check_out, interrupt, say};
+use couplet::error::Result;
+use couplet::run::rows::{Format, RowsWriter};
+use couplet::train::Trained;
+use std::path::PathBuf;
+
+/// The flags of `couplet embed`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The run whose weights are used
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    #[command(flatten)]
+    data: DatasetArgs,
+    /// Only this modality [default: all, one after another]
+    #[arg(long, value_name = "NAME")]
+    from: Option<String>,
+    /// .npy or .csv: rows are cells, columns the latent dimensions
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// Embeds.
+pub fn run(args: Args) -> Result<()> {
+    let format = Format::of(&args.out)?;
+    check_out(&args.out)?;
+    let stop = interrupt::install("nothing is written")?;
+    let Opened { dataset, .. } = &args.data.open(Place::of_run(&args.run)?, &stop)?;
+    let mut trained = Trained::open(&args.run, args.device.open()?)?;
+    let chosen: Vec<usize> = match &args.from {
+        Some(name) => vec![dataset.position(name)?],
+        None => (0..dataset.modalities().len()).collect(),
+    };
+    let rows = chosen.iter().map(|&m| dataset.modality(m).cells()).sum();
+    let columns: Vec<String> = (1..=trained.latent()).map(|i| format!("Z{i}")).collect();
+    let mut out = RowsWriter::create(&args.out, rows, &["cell", "modality"], &columns)?;
+    let mut start = 0;
+    for m in chosen {
+        let modality = dataset.modality(m);
+        trained.embed(dataset, m, &mut |row, z| out.row(&[modality.cell_id(row), modality.name()], z))?;
+        let end = start + modality.cells();
+        if format == Format::Npy {
+            say(format!("rows {start}..{end}: {}", modality.name()))?;
+        }
+        start = end;
+    }
+    out.commit()?;
+    say(format!("{}: {rows} cells x {} latent dimensions", args.out.display(), columns.len()))
+}

@@ -1,0 +1,117 @@
+//! What a person sees while they wait: a bar with the loss and the time left, or plain lines where stderr is no terminal.
+
+use couplet::data::{Hooks, Progress};
+use couplet::train::TrainProgress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+/// Plain lines come at most this often, except for the last.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// The progress of a training, on stderr.
+pub struct TrainBar {
+    bar: Option<ProgressBar>,
+    started: Instant,
+    /// Step and time of the first report: what a resumed run did before does not count towards the time left.
+    first: Option<(u64, Instant)>,
+    plain: Option<Instant>,
+}
+
+impl TrainBar {
+    /// A bar if stderr is a terminal.
+    pub fn new() -> TrainBar {
+        let bar = std::io::stderr().is_terminal().then(|| bar("{bar:30} {msg}"));
+        TrainBar { bar, started: Instant::now(), first: None, plain: None }
+    }
+
+    /// Shows how far the training is.
+    pub fn update(&mut self, p: &TrainProgress) {
+        let now = Instant::now();
+        let (step, since) = *self.first.get_or_insert((p.step, now));
+        let done = p.step.saturating_sub(step);
+        let left = (done > 0).then(|| (now - since).mul_f64(p.steps.saturating_sub(p.step) as f64 / done as f64));
+        let text = line(p, left);
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(p.steps);
+                bar.set_position(p.step);
+                bar.set_message(text);
+            }
+            None if p.step >= p.steps || now - self.plain.unwrap_or(self.started) >= PLAIN_EVERY => {
+                self.plain = Some(now);
+                let _ = writeln!(std::io::stderr(), "{text}");
+            }
+            None => {}
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn line(p: &TrainProgress, left: Option<Duration>) -> String {
+    let held_out = p.held_out.map(|h| format!(", held out {h:.4}")).unwrap_or_default();
+    let left = left.filter(|_| p.step < p.steps).map(|d| format!(", {} left", duration(d))).unwrap_or_default();
+    format!("epoch {}/{}: loss {:.4}{held_out}{left}", p.epoch, p.epochs, p.loss)
+}
+
+/// Runs `work` with hooks that show the rows it has done and stop it on Ctrl-C.
+pub fn with_hooks<T>(stop: Option<&AtomicBool>, work: impl FnOnce(&mut Hooks) -> T) -> T {
+    if !std::io::stderr().is_terminal() {
+        return work(&mut Hooks { progress: None, stop });
+    }
+    let bar = bar("{bar:30} {msg} {human_pos} ({per_sec})");
+    let mut show = |p: Progress<'_>| {
+        if let Some(total) = p.total {
+            bar.set_length(total);
+        }
+        bar.set_message(p.stage.to_string());
+        bar.set_position(p.done);
+    };
+    let result = work(&mut Hooks { progress: Some(&mut show), stop });
+    bar.finish_and_clear();
+    result
+}
+
+fn bar(template: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// `1 h 02 min`, `3 min 20 s`, `12 s`.
+pub fn duration(d: Duration) -> String {
+    let s = d.as_secs();
+    match (s / 3600, s / 60 % 60, s % 60) {
+        (0, 0, 0..10) => format!("{:.1} s", d.as_secs_f64()),
+        (0, 0, s) => format!("{s} s"),
+        (0, m, s) => format!("{m} min {s:02} s"),
+        (h, m, _) => format!("{h} h {m:02} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_a_person_says_them() {
+        let said = [0.25, 12.9, 200.0, 3725.0].map(|s| duration(Duration::from_secs_f64(s)));
+        assert_eq!(said, ["0.2 s", "12 s", "3 min 20 s", "1 h 02 min"]);
+    }
+
+    #[test]
+    fn a_line_names_epoch_loss_and_time_left() {
+        let p = TrainProgress { epoch: 3, epochs: 10, step: 30, steps: 100, loss: 0.51239, held_out: Some(0.75) };
+        assert_eq!(line(&p, Some(Duration::from_secs(70))), "epoch 3/10: loss 0.5124, held out 0.7500, 1 min 10 s left");
+        assert_eq!(line(&TrainProgress { step: 100, held_out: None, ..p }, None), "epoch 3/10: loss 0.5124");
+    }
+}

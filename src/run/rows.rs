@@ -1,0 +1,156 @@
+//! A matrix written row by row, cells by features, as the ending of the file's name says: `.npy` or `.csv`.
+
+use crate::data::atomic::AtomicFile;
+use crate::data::npy::{Dtype, NpyWriter};
+use crate::error::{Error, Result};
+use std::path::Path;
+
+/// The endings that [`RowsWriter`] knows.
+pub const ENDINGS: &str = ".npy and .csv";
+
+/// What kind of file a name asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One f32 array; no ids.
+    Npy,
+    /// A header, then a row a cell that begins with the cell's id.
+    Csv,
+}
+
+impl Format {
+    /// By the ending of the name.
+    pub fn of(path: &Path) -> Result<Format> {
+        match path.extension().and_then(|e| e.to_str()).map(str::to_lowercase).as_deref() {
+            Some("npy") => Ok(Format::Npy),
+            Some("csv") => Ok(Format::Csv),
+            Some("h5ad") => Err(Error::usage(format!("{}: this version does not write .h5ad yet, use {ENDINGS}", path.display()))),
+            _ => Err(Error::usage(format!("{}: the ending says what is written, and it is none of {ENDINGS}", path.display()))),
+        }
+    }
+}
+
+/// A matrix on its way into a file; nothing is there under its name before [`RowsWriter::commit`].
+pub struct RowsWriter {
+    file: Pending,
+    columns: usize,
+    left: usize,
+    line: Vec<u8>,
+}
+
+enum Pending {
+    Npy(NpyWriter),
+    Csv(AtomicFile),
+}
+
+impl RowsWriter {
+    /// Starts a matrix of `rows` rows. `leading` names the columns before the numbers (the cell's id first), `columns` those of
+    /// the numbers; an `.npy` holds the numbers alone.
+    pub fn create(path: &Path, rows: usize, leading: &[&str], columns: &[impl AsRef<str>]) -> Result<RowsWriter> {
+        let mut line = Vec::new();
+        let file = match Format::of(path)? {
+            Format::Npy => Pending::Npy(NpyWriter::create(path, Dtype::F32, &[columns.len()])?),
+            Format::Csv => {
+                let mut file = AtomicFile::create(path)?;
+                for (i, name) in leading.iter().copied().chain(columns.iter().map(AsRef::as_ref)).enumerate() {
+                    push_field(&mut line, i, name);
+                }
+                line.push(b'\n');
+                file.write(&line)?;
+                Pending::Csv(file)
+            }
+        };
+        Ok(RowsWriter { file, columns: columns.len(), left: rows, line })
+    }
+
+    /// The next row.
+    pub fn row(&mut self, leading: &[&str], values: &[f32]) -> Result<()> {
+        if values.len() != self.columns || self.left == 0 {
+            return Err(Error::Internal(format!("a row of {} values for {} columns, {} rows left", values.len(), self.columns, self.left)));
+        }
+        self.left -= 1;
+        match &mut self.file {
+            Pending::Npy(file) => file.write(values),
+            Pending::Csv(file) => {
+                self.line.clear();
+                for (i, field) in leading.iter().enumerate() {
+                    push_field(&mut self.line, i, field);
+                }
+                for v in values {
+                    self.line.extend(format!(",{v}").bytes());
+                }
+                self.line.push(b'\n');
+                file.write(&self.line)
+            }
+        }
+    }
+
+    /// Gives the file its name; every row must have been written.
+    pub fn commit(self) -> Result<()> {
+        if self.left > 0 {
+            return Err(Error::Internal(format!("{} rows were not written", self.left)));
+        }
+        match self.file {
+            Pending::Npy(file) => file.finish().map(|_| ()),
+            Pending::Csv(file) => file.commit(),
+        }
+    }
+}
+
+/// A CSV field, quoted where it must be.
+fn push_field(line: &mut Vec<u8>, position: usize, field: &str) {
+    if position > 0 {
+        line.push(b',');
+    }
+    if field.contains(['"', ',', '\n', '\r']) {
+        line.push(b'"');
+        line.extend(field.replace('"', "\"\"").bytes());
+        line.push(b'"');
+    } else {
+        line.extend(field.bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_csv_has_a_header_and_quotes_what_needs_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("z.csv");
+        let mut w = RowsWriter::create(&path, 2, &["cell"], &["Z1", "a,b"]).unwrap();
+        w.row(&["c\"1"], &[0.1, -2.0]).unwrap();
+        assert!(w.row(&["c2"], &[1.0]).is_err());
+        w.row(&["c2"], &[1.0, f32::NAN]).unwrap();
+        assert!(w.row(&["c3"], &[1.0, 1.0]).is_err());
+        w.commit().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "cell,Z1,\"a,b\"\n\"c\"\"1\",0.1,-2\nc2,1,NaN\n");
+    }
+
+    #[test]
+    fn an_npy_is_an_aligned_header_and_the_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("z.npy");
+        let mut w = RowsWriter::create(&path, 1, &["cell"], &["Z1", "Z2"]).unwrap();
+        w.row(&["c"], &[1.5, 2.5]).unwrap();
+        w.commit().unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let body = 10 + u16::from_le_bytes([bytes[8], bytes[9]]) as usize;
+        assert_eq!(body % 64, 0);
+        assert_eq!(&bytes[body..], bytemuck::cast_slice::<f32, u8>(&[1.5, 2.5]));
+        assert!(std::str::from_utf8(&bytes[10..body]).unwrap().contains("'shape': (1, 2)"));
+    }
+
+    #[test]
+    fn an_unfinished_matrix_and_an_unknown_ending_are_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("z.npy");
+        assert!(RowsWriter::create(&path, 2, &[], &["Z1"]).unwrap().commit().is_err());
+        assert!(!path.exists());
+        for (name, says) in [("z.xlsx", ".npy and .csv"), ("z", ".npy and .csv"), ("z.h5ad", "does not write .h5ad yet")] {
+            let e = Format::of(Path::new(name)).unwrap_err();
+            assert_eq!(e.exit_code(), 2);
+            assert!(e.to_string().contains(says), "{e}");
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! The one training loop, for every model: epochs, held-out loss, early stopping, checkpoints, and what a run leaves behind.
+//!
+//! In reading order: [`feed`] brings a modality's rows to the device, [`stepper`] is one step, [`train`] the loop, [`session`] passes
+//! rows through a model outside training, [`Trained`] is a finished run that embeds and translates.
+//!
+//! The same seed on the same device gives the same bits, whatever the number of threads, and whether or not the run was stopped and
+//! resumed: everything that a step depends on (weights, moments, running statistics, warm starts, the step's number) is in the
+//! checkpoint, and everything random is a function of the seed and that number.
+
+pub mod feed;
+pub mod prepare;
+pub mod session;
+pub mod stepper;
+pub mod trained;
+
+pub use prepare::{Prepared, PreparedModality};
+pub use trained::{Space, Trained};
+
+use crate::data::Dataset;
+use crate::data::plan::Plan;
+use crate::data::split::Holdout;
+use crate::device::Device;
+use crate::engine::{Precision, Step};
+use crate::error::{Error, Result};
+use crate::models::settings::Settings;
+use crate::models::{Model, ModelSpec};
+use crate::run::{Run, Saved, Tensor, bits, bits_list};
+use prepare::Preparation;
+use serde::{Deserialize, Serialize};
+use session::Session;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use stepper::Stepper;
+
+/// A checkpoint is written at the end of an epoch, at most this often.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
+/// The progress is told at most this often.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
+/// What to train.
+pub struct TrainRequest<'a> {
+    /// The model.
+    pub model: &'static ModelSpec,
+    /// The data.
+    pub dataset: &'a Dataset,
+    /// The model's options; what is `auto` is worked out from the data.
+    pub settings: &'a Settings,
+    /// Where to compute.
+    pub device: Device,
+    /// What matrix products are computed in.
+    pub precision: Precision,
+    /// All random numbers derive from it.
+    pub seed: u64,
+    /// Cells that training never sees.
+    pub holdout: Option<Holdout>,
+    /// The fraction of the known training pairs that training may see.
+    pub paired: f64,
+    /// The label column that the run is about.
+    pub labels: Option<String>,
+    /// The directory of the run.
+    pub run_dir: PathBuf,
+    /// Whether to continue from the run's checkpoint.
+    pub resume: bool,
+    /// Set from outside to stop at the next step.
+    pub stop: &'a AtomicBool,
+    /// Told once what will be trained on what.
+    pub prepared: &'a mut (dyn FnMut(&Prepared) + Send),
+    /// Told how far the training is.
+    pub progress: &'a mut (dyn FnMut(&TrainProgress) + Send),
+}
+
+/// How far a training is.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainProgress {
+    /// The epoch under way, from 1.
+    pub epoch: usize,
+    /// The most epochs.
+    pub epochs: usize,
+    /// Steps done.
+    pub step: u64,
+    /// The most steps.
+    pub steps: u64,
+    /// Mean loss of the epoch so far.
+    pub loss: f64,
+    /// The last held-out loss.
+    pub held_out: Option<f64>,
+}
+
+/// Why a training ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// All epochs were done.
+    Finished,
+    /// The held-out loss had not improved for `patience` epochs; the weights are those of this epoch.
+    Early {
+        /// The epoch with the best held-out loss.
+        best: usize,
+    },
+    /// By the user; a checkpoint has been written.
+    Interrupted,
+}
+
+/// How a training ended.
+#[derive(Clone, Debug)]
+pub struct TrainSummary {
+    /// Epochs done.
+    pub epochs: usize,
+    /// Steps done.
+    pub steps: u64,
+    /// Why it ended.
+    pub stopped: Stopped,
+    /// Seconds of training, those before a resume included.
+    pub seconds: f64,
+    /// Columns and values of the last row of `history.csv`.
+    pub last: Vec<(String, f64)>,
+}
+
+/// Trains, and leaves a run that can be embedded, translated, evaluated and resumed.
+pub fn train(request: TrainRequest) -> Result<TrainSummary> {
+    // On a worker of the pool: what it shares with the other workers costs it no wake-up of its own.
+    rayon::scope(|_| Training::new(request)?.run())
+}
+
+/// What a checkpoint records beside the tensors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Progress {
+    /// The epoch under way, from 1, and the steps done in it.
+    epoch: usize,
+    done: usize,
+    /// Sums of the loss terms over those steps.
+    #[serde(with = "bits_list")]
+    sums: Vec<f64>,
+    /// The best held-out loss and its epoch; 0 before the first.
+    #[serde(with = "bits")]
+    best: f64,
+    best_epoch: usize,
+    /// The last held-out loss.
+    #[serde(with = "bits")]
+    held_out: f64,
+    seconds: f64,
+}
+
+struct Training<'a> {
+    request: TrainRequest<'a>,
+    run: Run,
+    session: Session,
+    stepper: Stepper,
+    plan: Plan,
+    held: Option<Plan>,
+    training_rows: Vec<Vec<u32>>,
+    epochs: usize,
+    patience: usize,
+    select_sum: bool,
+    terms: Vec<String>,
+    at: Progress,
+    best: Option<Vec<Tensor>>,
+    last: Vec<(String, f64)>,
+    started: Instant,
+}
+
+impl<'a> Training<'a> {
+    fn new(mut request: TrainRequest<'a>) -> Result<Training<'a>> {
+        let device = std::mem::replace(&mut request.device, Device::cpu(1));
+        let Preparation { session, stepper, plan, held, training_rows, settings, run, prepared } = Preparation::new(&request, device)?;
+        (request.prepared)(&prepared);
+        let phases = session.model.phases().len();
+        let terms: Vec<String> = (0..phases).flat_map(|p| session.model.terms(p).to_vec()).collect();
+        let at = Progress {
+            epoch: 1,
+            done: 0,
+            sums: vec![0.0; terms.len()],
+            best: f64::INFINITY,
+            best_epoch: 0,
+            held_out: f64::NAN,
+            seconds: 0.0,
+        };
+        let mut training = Training {
+            epochs: settings.get("epochs")?.count()?,
+            patience: settings.get("patience")?.count()?,
+            select_sum: settings.get("select")?.word()? == "sum",
+            request,
+            run,
+            session,
+            stepper,
+            plan,
+            held,
+            training_rows,
+            terms,
+            at,
+            best: None,
+            last: Vec::new(),
+            started: Instant::now(),
+        };
+        if training.request.resume
+            && let Some(saved) = training.run.load_checkpoint()?
+        {
+            training.restore(&saved)?;
+        }
+        Ok(training)
+    }
+
+    fn run(mut self) -> Result<TrainSummary> {
+        let steps = self.plan.steps();
+        let mut history = self.run.history(self.at.epoch - 1)?;
+        let (mut told, mut saved) = (None::<Instant>, Instant::now());
+        let mut stopped = Stopped::Finished;
+        let mut resumed = self.at.done > 0;
+        while self.at.epoch <= self.epochs {
+            if self.patience > 0 && self.at.best_epoch > 0 && self.at.epoch > self.at.best_epoch + self.patience {
+                stopped = Stopped::Early { best: self.at.best_epoch };
+                break;
+            }
+            let epoch_started = Instant::now();
+            self.plan.shuffle(self.at.epoch as u32);
+            self.stepper.begin_epoch(&mut self.session.step, &self.plan)?;
+            if !resumed {
+                self.at.sums.fill(0.0);
+            }
+            resumed = false;
+            self.stepper.set_sums(&mut self.session.step, &self.at.sums)?;
+            while self.at.done < steps {
+                if self.request.stop.load(Ordering::Relaxed) {
+                    self.at.sums = self.stepper.sums(&mut self.session.step)?;
+                    self.save_checkpoint()?;
+                    self.finish()?;
+                    return Ok(self.summary(Stopped::Interrupted));
+                }
+                let number = ((self.at.epoch - 1) * steps + self.at.done + 1) as u64;
+                let (s, model) = (&mut self.session.step, &*self.session.model);
+                let data = Some((self.request.dataset, self.session.preprocess.as_slice()));
+                self.stepper.step(s, model, data, &self.plan, number, self.at.done * self.plan.batch())?;
+                self.at.done += 1;
+                let tell = told.is_none_or(|t| t.elapsed() >= TELL_EVERY);
+                if tell || self.session.step.on_cpu() {
+                    self.check_finite()?;
+                }
+                if tell {
+                    told = Some(Instant::now());
+                    let sums = self.stepper.sums(&mut self.session.step)?;
+                    self.tell(self.total(&sums, self.at.done as f64));
+                }
+            }
+            self.session.step.finish()?;
+            self.check_finite()?;
+            self.end_epoch(&mut history, epoch_started.elapsed())?;
+            if saved.elapsed() >= CHECKPOINT_EVERY {
+                self.save_checkpoint()?;
+                saved = Instant::now();
+            }
+        }
+        self.save_checkpoint()?;
+        self.finish()?;
+        Ok(self.summary(stopped))
+    }
+
+    /// Held-out loss, a row of the history, the best weights so far.
+    fn end_epoch(&mut self, history: &mut crate::run::history::History, took: Duration) -> Result<()> {
+        let steps = self.plan.steps() as f64;
+        let sums = self.stepper.sums(&mut self.session.step)?;
+        let total = self.total(&sums, steps);
+        self.last = vec![("total".into(), total)];
+        self.last.extend(self.terms.iter().cloned().zip(sums.iter().map(|s| s / steps)));
+        if let Some(values) = self.held_out_terms()? {
+            let weighted = self.total(&values, 1.0);
+            self.at.held_out = if self.select_sum { values.iter().sum() } else { weighted };
+            self.last.push(("held_out.total".into(), weighted));
+            self.last.extend(self.terms.iter().map(|t| format!("held_out.{t}")).zip(values));
+            if self.at.held_out < self.at.best {
+                (self.at.best, self.at.best_epoch) = (self.at.held_out, self.at.epoch);
+                self.best = Some(weights(&mut self.session.step)?);
+            }
+        }
+        let row: Vec<(&str, f64)> = self.last.iter().map(|(n, v)| (n.as_str(), *v)).collect();
+        history.append(self.at.epoch, took.as_secs_f64(), &row)?;
+        self.tell(total);
+        self.at.epoch += 1;
+        self.at.done = 0;
+        Ok(())
+    }
+
+    /// The held-out cells' loss terms with nothing dropped, in parts of equal size up to one cell; `None` without such cells.
+    fn held_out_terms(&mut self) -> Result<Option<Vec<f64>>> {
+        let Some(held) = &mut self.held else { return Ok(None) };
+        held.in_order();
+        self.stepper.begin_epoch(&mut self.session.step, held)?;
+        let slots = held.slots();
+        let parts = slots.div_ceil(self.plan.batch()).min((slots / self.session.model.smallest_batch()).max(1));
+        let mut sums = vec![0.0; self.terms.len()];
+        for part in 0..parts {
+            let (start, end) = (slots * part / parts, slots * (part + 1) / parts);
+            let (s, model) = (&mut self.session.step, &*self.session.model);
+            let values = self.stepper.evaluate(s, model, self.request.dataset, &self.session.preprocess, held, start, end - start)?;
+            sums.iter_mut().zip(values).for_each(|(sum, v)| *sum += v * (end - start) as f64);
+        }
+        Ok(Some(sums.iter().map(|s| s / slots as f64).collect()))
+    }
+
+    fn total(&self, sums: &[f64], steps: f64) -> f64 {
+        self.stepper.term_weights(&self.session.step).iter().zip(sums).map(|(w, s)| w * s).sum::<f64>() / steps
+    }
+
+    /// An error that names step, term and operation if a loss was not finite.
+    fn check_finite(&mut self) -> Result<()> {
+        let Some((number, phase, term)) = self.stepper.stopped(&mut self.session.step)? else { return Ok(()) };
+        let start = (number as usize - 1) % self.plan.steps() * self.plan.batch();
+        let data = (self.request.dataset, self.session.preprocess.as_slice());
+        let (s, model) = (&mut self.session.step, &*self.session.model);
+        let op = self.stepper.culprit(s, model, data, &self.plan, number, phase, start)?;
+        Err(Error::Diverged { step: number, term: self.session.model.terms(phase)[term].clone(), op })
+    }
+
+    fn tell(&mut self, loss: f64) {
+        let steps = self.plan.steps();
+        (self.request.progress)(&TrainProgress {
+            epoch: self.at.epoch,
+            epochs: self.epochs,
+            step: ((self.at.epoch - 1) * steps + self.at.done) as u64,
+            steps: (self.epochs * steps) as u64,
+            loss,
+            held_out: self.at.held_out.is_finite().then_some(self.at.held_out),
+        });
+    }
+
+    fn save_checkpoint(&mut self) -> Result<()> {
+        self.at.seconds += self.started.elapsed().as_secs_f64();
+        self.started = Instant::now();
+        let mut tensors = self.session.step.snapshot()?;
+        tensors.extend(self.best.iter().flatten().map(|(n, d, v)| (format!("best.{n}"), *d, v.clone())));
+        self.run.save_checkpoint(&tensors, &self.at)
+    }
+
+    fn restore(&mut self, saved: &Saved) -> Result<()> {
+        self.at = saved.record()?;
+        self.session.step.restore(|name| saved.get(name))?;
+        if self.at.best_epoch > 0 {
+            let best = weights(&mut self.session.step)?;
+            let named = best.into_iter().map(|(n, d, _)| Ok((n.clone(), d, saved.need(&format!("best.{n}"))?.1.to_vec())));
+            self.best = Some(named.collect::<Result<_>>()?);
+        }
+        Ok(())
+    }
+
+    /// The best weights, batch norm's statistics of all training cells, and the embeddings, into the run.
+    fn finish(&mut self) -> Result<()> {
+        if let Some(best) = &self.best {
+            let saved: std::collections::BTreeMap<&str, _> = best.iter().map(|(n, d, v)| (n.as_str(), (*d, v.as_slice()))).collect();
+            let current = self.session.step.snapshot()?;
+            let find = |name: &str| {
+                saved.get(name).copied().or_else(|| current.iter().find(|(n, _, _)| n == name).map(|(_, d, v)| (*d, v.as_slice())))
+            };
+            self.session.step.restore(find)?;
+        }
+        let dataset = self.request.dataset;
+        for (m, rows) in self.training_rows.iter().enumerate() {
+            self.session.calibrate(dataset, m, rows)?;
+        }
+        let mut tensors = weights(&mut self.session.step)?;
+        for (m, p) in dataset.modalities().iter().zip(&self.session.preprocess) {
+            tensors.extend(prepare::preprocess_tensors(m.name(), p));
+        }
+        self.run.save_model(&tensors, &serde_json::json!({ "model": self.request.model.name }))?;
+        for (m, modality) in dataset.modalities().iter().enumerate() {
+            let mut out = self.run.write_embedding(modality.name(), modality.cell_ids(), self.session.model.latent())?;
+            let all: Vec<u32> = (0..modality.cells() as u32).collect();
+            self.session.embed(dataset, m, &all, &mut |_, z| out.row(&[], z))?;
+            out.commit()?;
+        }
+        Ok(())
+    }
+
+    fn summary(self, stopped: Stopped) -> TrainSummary {
+        TrainSummary {
+            epochs: self.at.epoch - 1,
+            steps: ((self.at.epoch - 1) * self.plan.steps() + self.at.done) as u64,
+            stopped,
+            seconds: self.at.seconds,
+            last: self.last,
+        }
+    }
+}
+
+/// What belongs to the model: everything but the optimisers' moments.
+fn weights(s: &mut Step) -> Result<Vec<Tensor>> {
+    Ok(s.snapshot()?.into_iter().filter(|(name, _, _)| !name.starts_with("adam.")).collect())
+}
+
+/// The fewest cells that a model can be trained on, said as a sentence if there are fewer.
+fn enough_cells(model: &dyn Model, plan: &Plan, spec: &ModelSpec) -> Result<()> {
+    let needs = model.smallest_batch();
+    if plan.batch() < needs {
+        return Err(Error::usage(format!(
+            "there are {} cells to train {} on and it needs {needs}: use fewer --latent dimensions, hold out fewer cells, or give more data",
+            plan.slots(),
+            spec.name
+        )));
+    }
+    Ok(())
+}

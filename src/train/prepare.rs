@@ -1,0 +1,219 @@
+//! From a request to everything a training needs: which cells, which pairs, what is done to the rows, the model on its device.
+
+use super::feed::{self, Feed};
+use super::session::Session;
+use super::stepper::{MOST_MODALITIES, Stepper};
+use super::{TrainRequest, enough_cells};
+use crate::data::Dataset;
+use crate::data::plan::{Plan, Unit};
+use crate::data::preprocess::{Preprocess, Recipe};
+use crate::data::split::{self, Split};
+use crate::device::Device;
+use crate::engine::Step;
+use crate::error::{Error, Result};
+use crate::models::Modality;
+use crate::models::options::Value;
+use crate::models::settings::Settings;
+use crate::run::{Config, ModalityShape, Run, Saved, Tensor};
+use std::path::{Path, PathBuf};
+
+/// What will be trained on what: told before the first step.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The device, in words.
+    pub device: String,
+    /// One a modality.
+    pub modalities: Vec<PreparedModality>,
+    /// Known pairs among the training cells, and how many of them are used.
+    pub pairs: (usize, usize),
+    /// Numbers that are learnt.
+    pub parameters: usize,
+    /// Cells of a minibatch and minibatches of an epoch.
+    pub batch: (usize, usize),
+}
+
+/// A modality as it is trained on.
+#[derive(Clone, Debug)]
+pub struct PreparedModality {
+    /// Its name.
+    pub name: String,
+    /// Cells that train, and cells held out.
+    pub cells: (usize, usize),
+    /// Features.
+    pub features: usize,
+    /// Share of the values that are missing.
+    pub missing: f64,
+    /// The preprocessing, step by step.
+    pub steps: String,
+    /// Whether all of it lies on the device.
+    pub resident: bool,
+}
+
+pub(super) struct Preparation {
+    pub session: Session,
+    pub stepper: Stepper,
+    pub plan: Plan,
+    pub held: Option<Plan>,
+    pub training_rows: Vec<Vec<u32>>,
+    pub settings: Settings,
+    pub run: Run,
+    pub prepared: Prepared,
+}
+
+impl Preparation {
+    pub fn new(request: &TrainRequest, device: Device) -> Result<Preparation> {
+        let dataset = request.dataset;
+        check_modalities(dataset)?;
+        let split = match &request.holdout {
+            Some(holdout) => split::split(dataset, holdout, request.seed)?,
+            None => Split::none(dataset),
+        };
+        let k = dataset.modalities().len();
+        let training_rows: Vec<Vec<u32>> = (0..k).map(|m| split.training(m)).collect();
+        let held_rows: Vec<Vec<u32>> = (0..k).map(|m| split.held_out(m)).collect();
+        for (m, rows) in dataset.modalities().iter().zip(&training_rows) {
+            if rows.is_empty() {
+                return Err(Error::usage(format!("every cell of {} is held out: nothing is left to train on", m.name())));
+            }
+        }
+        let known = split.training_units(dataset);
+        let used = units(dataset, &split::keep_pairs(&known, request.paired, request.seed));
+        let held_units = units(dataset, &split.held_out_units(dataset));
+        let pairs = (known.len(), used.len());
+
+        let mut settings = request.settings.clone();
+        let mut preprocess = Vec::new();
+        for (m, rows) in dataset.modalities().iter().zip(&training_rows) {
+            let chosen = Recipe::from_words(settings.of("preprocess", m.name())?.words()?)?;
+            let recipe = chosen.resolve(m, request.model.count_recipe)?;
+            settings.fill("preprocess", m.name(), Value::Words(recipe.to_string().split(',').map(str::to_string).collect()));
+            preprocess.push(Preprocess::fit(m, rows, &recipe)?);
+        }
+        let modalities = model_modalities(dataset, &preprocess);
+        let cells = training_rows.iter().map(Vec::len).max().unwrap_or(0);
+        (request.model.resolve)(&mut settings, &modalities, cells)?;
+        let plan = Plan::new(request.seed, settings.get("batch_size")?.count()?, training_rows.clone(), used);
+
+        let described = device.describe();
+        let resident = feed::resident(&device, dataset);
+        let mut step = Step::new(device, request.seed, request.precision)?;
+        let model = (request.model.build)(&mut step, &settings, &modalities)?;
+        enough_cells(&*model, &plan, request.model)?;
+        let held = (held_rows.iter().all(|r| r.len() >= model.smallest_batch()))
+            .then(|| Plan::new(request.seed, usize::MAX, held_rows.clone(), held_units));
+        if held.is_none() && held_rows.iter().any(|r| !r.is_empty()) {
+            return Err(Error::usage(format!(
+                "--holdout keeps {} cells out and {} needs {} of each modality to measure a loss: hold out more, or none",
+                held_rows.iter().map(Vec::len).min().unwrap_or(0),
+                request.model.name,
+                model.smallest_batch()
+            )));
+        }
+        let fully_paired = plan.fully_paired() && held.as_ref().is_none_or(Plan::fully_paired);
+        let slots = plan.slots().max(held.as_ref().map_or(0, Plan::slots));
+        let batch = plan.batch().max(held.as_ref().map_or(0, |h| h.slots().min(2 * plan.batch())));
+        let mut feeds = Vec::new();
+        for (m, p) in preprocess.iter().enumerate() {
+            feeds.push(Feed::new(&mut step, dataset, m, p, slots, batch, resident[m])?);
+        }
+        let stepper = Stepper::new(&mut step, &*model, feeds, slots, fully_paired)?;
+
+        let run = open_run(request, &settings, &described)?;
+        let told = |m: usize| {
+            let (data, features) = (dataset.modality(m), dataset.modality(m).features());
+            PreparedModality {
+                name: data.name().to_string(),
+                cells: (training_rows[m].len(), held_rows[m].len()),
+                features,
+                missing: data.facts().missing as f64 / (data.cells() * features).max(1) as f64,
+                steps: preprocess[m].recipe().to_string(),
+                resident: resident[m],
+            }
+        };
+        let prepared = Prepared {
+            device: described,
+            modalities: (0..modalities.len()).map(told).collect(),
+            pairs,
+            parameters: step.params().count(),
+            batch: (plan.batch(), plan.steps()),
+        };
+        let session = Session::new(step, model, preprocess);
+        Ok(Preparation { session, stepper, plan, held, training_rows, settings, run, prepared })
+    }
+}
+
+fn check_modalities(dataset: &Dataset) -> Result<()> {
+    let k = dataset.modalities().len();
+    if !(2..=MOST_MODALITIES).contains(&k) {
+        return Err(Error::input(dataset.dir(), "", format!("it has {k} modalities: a model pairs 2 to {MOST_MODALITIES}")));
+    }
+    for m in dataset.modalities() {
+        if m.cells() == 0 || m.features() == 0 {
+            let what = if m.cells() == 0 { "cells" } else { "features" };
+            return Err(Error::input(dataset.dir(), format!("modality {}", m.name()), format!("it has no {what}")));
+        }
+    }
+    Ok(())
+}
+
+/// The modalities as a model sees them.
+pub(super) fn model_modalities(dataset: &Dataset, preprocess: &[Preprocess]) -> Vec<Modality> {
+    let modality = |(m, p): (&crate::data::Modality, &Preprocess)| Modality {
+        name: m.name().to_string(),
+        features: m.features(),
+        deviations: p.unit_sd().to_vec(),
+    };
+    dataset.modalities().iter().zip(preprocess).map(modality).collect()
+}
+
+/// Units of the dataset, as a plan takes them.
+fn units(dataset: &Dataset, which: &[usize]) -> Vec<Unit> {
+    let (links, k) = (dataset.links(), dataset.modalities().len());
+    let unit = |&u: &usize| Unit { rows: (0..k).map(|m| links.row(u, m)).collect(), confidence: links.confidence(u) };
+    which.iter().map(unit).collect()
+}
+
+fn open_run(request: &TrainRequest, settings: &Settings, device: &str) -> Result<Run> {
+    let (dataset, dir) = (request.dataset, &request.run_dir);
+    if request.resume && dir.join("config.toml").exists() {
+        let (run, config) = Run::resume(dir)?;
+        // How long it trains may have changed.
+        run.save_config(&Config { options: settings.to_toml(), ..config })?;
+        return Ok(run);
+    }
+    let shape = |m: &crate::data::Modality| ModalityShape { name: m.name().to_string(), cells: m.cells(), features: m.features() };
+    let config = Config {
+        model: request.model.name.to_string(),
+        dataset: dataset_path(dataset.dir(), dir),
+        seed: request.seed,
+        precision: format!("{:?}", request.precision).to_lowercase(),
+        ran_on: device.to_string(),
+        holdout: request.holdout.as_ref().map(|h| h.to_string()),
+        paired: request.paired,
+        labels: request.labels.clone(),
+        modalities: dataset.modalities().iter().map(shape).collect(),
+        options: settings.to_toml(),
+    };
+    Run::create(dir, &config)
+}
+
+/// The dataset as the run names it: relative where it lies inside the run, else from the root.
+fn dataset_path(dataset: &Path, run: &Path) -> PathBuf {
+    match dataset.strip_prefix(run) {
+        Ok(inside) => inside.to_path_buf(),
+        Err(_) => std::fs::canonicalize(dataset).unwrap_or_else(|_| dataset.to_path_buf()),
+    }
+}
+
+/// What preprocessing learnt, as the run keeps it.
+pub(super) fn preprocess_tensors(name: &str, p: &Preprocess) -> Vec<Tensor> {
+    let tensor = |what: &str, v: &[f32]| (format!("preprocess.{name}.{what}"), [1, v.len()], v.to_vec());
+    vec![tensor("mean", p.means()), tensor("scale", p.scales()), tensor("unit_mean", p.unit_mean()), tensor("unit_sd", p.unit_sd())]
+}
+
+/// The preprocessing of a run's modality.
+pub(super) fn preprocess_of(saved: &Saved, settings: &Settings, m: &crate::data::Modality) -> Result<Preprocess> {
+    let recipe = settings.of("preprocess", m.name())?.words()?.join(",");
+    let part = |what: &str| Ok::<_, Error>(saved.need(&format!("preprocess.{}.{what}", m.name()))?.1.to_vec());
+    Preprocess::from_parts(&recipe, part("mean")?, part("scale")?, part("unit_mean")?, part("unit_sd")?)
+}

@@ -1,0 +1,122 @@
+//! A model on a device, with what turns a modality's raw rows into its input: what training, embedding and translation share.
+
+use crate::data::dataset::Dataset;
+use crate::data::preprocess::Preprocess;
+use crate::engine::{Step, Var};
+use crate::error::Result;
+use crate::models::Model;
+
+/// Rows that pass through the device at once outside training.
+pub const CHUNK: usize = 1024;
+
+/// Receives rows in order: the row's number and its values.
+pub type Sink<'a> = dyn FnMut(usize, &[f32]) -> Result<()> + 'a;
+
+/// A model on a device.
+pub struct Session {
+    /// The engine.
+    pub step: Step,
+    /// The model.
+    pub model: Box<dyn Model>,
+    /// One a modality, fitted on the training cells.
+    pub preprocess: Vec<Preprocess>,
+    /// Staging on the device for rows that pass through, one a modality, made when first needed.
+    stages: Vec<Option<Var>>,
+    host: Vec<f32>,
+}
+
+impl Session {
+    /// From its parts.
+    pub fn new(step: Step, model: Box<dyn Model>, preprocess: Vec<Preprocess>) -> Session {
+        let stages = vec![None; preprocess.len()];
+        Session { step, model, preprocess, stages, host: Vec::new() }
+    }
+
+    /// Puts `rows` of a modality on the device and begins an evaluation step on them; x [rows, features]. At most [`CHUNK`] rows.
+    fn begin_on(&mut self, dataset: &Dataset, modality: usize, rows: &[u32]) -> Result<Var> {
+        let features = dataset.modality(modality).features();
+        let stage = match self.stages[modality] {
+            Some(v) => v,
+            None => {
+                self.step.end();
+                let v = self.step.resident([CHUNK, features])?;
+                self.stages[modality] = Some(v);
+                v
+            }
+        };
+        self.host.resize(rows.len() * features, 0.0);
+        let preprocess = &self.preprocess[modality];
+        for (out, &row) in self.host.chunks_exact_mut(features.max(1)).zip(rows) {
+            preprocess.row(dataset.modality(modality), row as usize, out)?;
+        }
+        self.step.upload(stage, &self.host)?;
+        self.step.begin(false, 0, 0)?;
+        let x = self.step.part(stage, 0, rows.len() * features);
+        Ok(self.step.reshaped(x, [rows.len(), features]))
+    }
+
+    /// Runs `f` on every chunk of `rows` and hands its result's rows to `sink`.
+    fn each_chunk(
+        &mut self,
+        dataset: &Dataset,
+        modality: usize,
+        rows: &[u32],
+        f: impl Fn(&dyn Model, &mut Step, Var) -> Var,
+        sink: &mut Sink,
+    ) -> Result<()> {
+        let mut values = Vec::new();
+        for (c, chunk) in rows.chunks(CHUNK).enumerate() {
+            let x = self.begin_on(dataset, modality, chunk)?;
+            let y = f(&*self.model, &mut self.step, x);
+            let width = self.step.dims(y)[1];
+            values.resize(chunk.len() * width, 0.0);
+            self.step.download_into(y, &mut values)?;
+            self.step.finish()?;
+            for (r, row) in values.chunks_exact(width).enumerate() {
+                sink(c * CHUNK + r, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The codes of a modality's rows: `sink` gets each row's position in `rows` and its code [latent].
+    pub fn embed(&mut self, dataset: &Dataset, modality: usize, rows: &[u32], sink: &mut Sink) -> Result<()> {
+        self.each_chunk(dataset, modality, rows, |m, s, x| m.encode(s, modality, x), sink)
+    }
+
+    /// The features of `to` for the rows of `from`, in the model's units (after `to`'s preprocessing).
+    pub fn translate(&mut self, dataset: &Dataset, [from, to]: [usize; 2], rows: &[u32], sink: &mut Sink) -> Result<()> {
+        let decode = |m: &dyn Model, s: &mut Step, x: Var| {
+            let z = m.encode(s, from, x);
+            m.decode(s, to, z)
+        };
+        self.each_chunk(dataset, from, rows, decode, sink)
+    }
+
+    /// Replaces batch norm's running statistics by those of `rows`, with nothing dropped and no noise: embeddings then do not
+    /// depend on the momentum or on the last minibatches.
+    pub fn calibrate(&mut self, dataset: &Dataset, modality: usize, rows: &[u32]) -> Result<()> {
+        self.step.begin(false, 0, 0)?;
+        let none = self.step.alloc([0, dataset.modality(modality).features()]);
+        let Some((_, state)) = self.model.before_norm(&mut self.step, modality, none) else { return Ok(()) };
+        let width = self.step.dims(state.mean)[1];
+        // Welford's recurrence, row by row in f64
+        let (mut mean, mut spread, mut n) = (vec![0.0f64; width], vec![0.0f64; width], 0.0f64);
+        let before = |m: &dyn Model, s: &mut Step, x: Var| m.before_norm(s, modality, x).map_or(x, |(h, _)| h);
+        self.each_chunk(dataset, modality, rows, before, &mut |_, h| {
+            n += 1.0;
+            for ((m, s), &h) in mean.iter_mut().zip(&mut spread).zip(h) {
+                let d = h as f64 - *m;
+                *m += d / n;
+                *s += d * (h as f64 - *m);
+            }
+            Ok(())
+        })?;
+        if n > 0.0 {
+            let variance: Vec<f32> = spread.iter().map(|s| (s / n) as f32).collect();
+            self.step.upload(state.mean, &mean.iter().map(|&m| m as f32).collect::<Vec<f32>>())?;
+            self.step.upload(state.variance, &variance)?;
+        }
+        Ok(())
+    }
+}

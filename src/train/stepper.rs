@@ -1,0 +1,222 @@
+//! One training step, and one pass over held-out cells: what the training loop and `couplet bench step` call alike.
+
+use super::feed::Feed;
+use crate::data::dataset::Dataset;
+use crate::data::plan::Plan;
+use crate::data::preprocess::Preprocess;
+use crate::device::launch::GraphId;
+use crate::engine::ops::ledger::Ledger;
+use crate::engine::optim::Adam;
+use crate::engine::{Step, Var, Weight};
+use crate::error::Result;
+use crate::models::{Losses, Minibatch, Model};
+
+/// As many modalities as a run may have.
+pub const MOST_MODALITIES: usize = 16;
+const MOST_PAIRS: usize = MOST_MODALITIES * (MOST_MODALITIES - 1) / 2;
+
+/// What a step needs besides the model: the modalities' way in, the pairs' weights, optimisers and the ledger of its loss terms.
+pub struct Stepper {
+    feeds: Vec<Feed>,
+    /// An epoch's weights [slots, 1], a pair each; none where every slot is a pair.
+    weights: Vec<Var>,
+    optimisers: Vec<Adam>,
+    ledgers: Vec<Ledger>,
+    losses: Losses,
+    term_vars: Vec<Var>,
+    graph: Option<GraphId>,
+    /// Steps since the engine last changed what it launches: a captured step needs warm memory.
+    warm: u32,
+}
+
+/// Steps that run launch by launch before a step is captured.
+const WARM_UP: u32 = 2;
+
+impl Stepper {
+    /// For a model that has been built on `s`. `fully_paired`: no weights are needed.
+    pub fn new(s: &mut Step, model: &dyn Model, feeds: Vec<Feed>, slots: usize, fully_paired: bool) -> Result<Stepper> {
+        let k = feeds.len();
+        let mut weights = Vec::new();
+        s.end();
+        for _ in 0..k * (k - 1) / 2 {
+            weights.push(if fully_paired { Var::NONE } else { s.resident([slots, 1])? });
+        }
+        let (mut optimisers, mut ledgers) = (Vec::new(), Vec::new());
+        for (p, phase) in model.phases().iter().enumerate() {
+            optimisers.push(Adam::new(s, phase.group, phase.optimiser)?);
+            ledgers.push(Ledger::new(s, model.terms(p).len())?);
+        }
+        Ok(Stepper { feeds, weights, optimisers, ledgers, losses: Vec::new(), term_vars: Vec::new(), graph: None, warm: 0 })
+    }
+
+    /// Takes over an epoch's order and weights.
+    pub fn begin_epoch(&mut self, s: &mut Step, plan: &Plan) -> Result<()> {
+        for feed in &mut self.feeds {
+            feed.set_order(s, plan)?;
+        }
+        for (p, &w) in self.weights.iter().enumerate().filter(|(_, w)| !w.is_none()) {
+            s.upload(w, plan.weights(p))?;
+        }
+        Ok(())
+    }
+
+    /// Training step `number` (from 1) on the slots from `start`.
+    pub fn step(
+        &mut self,
+        s: &mut Step,
+        model: &dyn Model,
+        data: Option<(&Dataset, &[Preprocess])>,
+        plan: &Plan,
+        number: u64,
+        start: usize,
+    ) -> Result<()> {
+        let rows = plan.batch();
+        if let Some((dataset, preprocess)) = data {
+            for (feed, p) in self.feeds.iter_mut().zip(preprocess) {
+                feed.stage(s, dataset, p, plan, start, rows)?;
+            }
+        }
+        for o in &mut self.optimisers {
+            o.set_step(s, number, 1.0);
+        }
+        if let Some(graph) = self.graph {
+            s.write_clock(number, start)?;
+            s.replay(graph);
+            return Ok(());
+        }
+        s.begin(true, number, start)?;
+        if self.warm < WARM_UP {
+            self.warm += 1;
+            self.launch(s, model, rows);
+            return Ok(());
+        }
+        if s.on_cpu() {
+            self.launch(s, model, rows);
+            return Ok(());
+        }
+        self.graph = s.capture(|s| self.launch(s, model, rows))?;
+        if let Some(graph) = self.graph {
+            s.replay(graph);
+        }
+        Ok(())
+    }
+
+    /// Everything a step computes, phase by phase.
+    fn launch(&mut self, s: &mut Step, model: &dyn Model, rows: usize) {
+        let (x, pairs) = self.minibatch(s, rows);
+        let k = self.feeds.len();
+        let cells = Minibatch { x: &x[..k], pairs: &pairs[..self.weights.len()] };
+        for phase in 0..self.optimisers.len() {
+            self.losses.clear();
+            model.losses(s, phase, &cells, &mut self.losses);
+            self.term_vars.clear();
+            self.term_vars.extend(self.losses.iter().map(|(v, _)| *v));
+            self.ledgers[phase].add(s, &self.term_vars);
+            s.backward(&self.losses);
+            self.optimisers[phase].step(s, &self.ledgers[phase]);
+            s.forget_gradients();
+        }
+    }
+
+    fn minibatch(&self, s: &mut Step, rows: usize) -> ([Var; MOST_MODALITIES], [Var; MOST_PAIRS]) {
+        let (mut x, mut pairs) = ([Var::NONE; MOST_MODALITIES], [Var::NONE; MOST_PAIRS]);
+        for (x, feed) in x.iter_mut().zip(&self.feeds) {
+            *x = feed.minibatch(s, rows);
+        }
+        for (p, &w) in pairs.iter_mut().zip(&self.weights).filter(|(_, w)| !w.is_none()) {
+            *p = s.window(w, rows);
+        }
+        (x, pairs)
+    }
+
+    /// The loss terms of the slots `start .. start + rows` in evaluation: nothing is dropped, nothing learned.
+    pub fn evaluate(
+        &mut self,
+        s: &mut Step,
+        model: &dyn Model,
+        dataset: &Dataset,
+        preprocess: &[Preprocess],
+        plan: &Plan,
+        start: usize,
+        rows: usize,
+    ) -> Result<Vec<f64>> {
+        for (feed, p) in self.feeds.iter_mut().zip(preprocess) {
+            feed.stage(s, dataset, p, plan, start, rows)?;
+        }
+        let mut values = Vec::new();
+        for phase in 0..self.optimisers.len() {
+            s.begin(false, 0, start)?;
+            let (x, pairs) = self.minibatch(s, rows);
+            let cells = Minibatch { x: &x[..self.feeds.len()], pairs: &pairs[..self.weights.len()] };
+            self.losses.clear();
+            model.losses(s, phase, &cells, &mut self.losses);
+            for i in 0..self.losses.len() {
+                let mut term = [0.0f32];
+                s.download_into(self.losses[i].0, &mut term)?;
+                values.push(term[0] as f64);
+            }
+        }
+        Ok(values)
+    }
+
+    /// The weights of all phases' terms, as they were in the last step.
+    pub fn term_weights(&self, s: &Step) -> Vec<f64> {
+        let value = |w: &Weight| match w {
+            Weight::Fixed(w) => *w as f64,
+            Weight::Knob(k) => s.value(*k) as f64,
+        };
+        self.losses.iter().map(|(_, w)| value(w)).collect()
+    }
+
+    /// The sums of all phases' terms since [`Stepper::set_sums`].
+    pub fn sums(&self, s: &mut Step) -> Result<Vec<f64>> {
+        let mut all = Vec::new();
+        for ledger in &self.ledgers {
+            all.extend(ledger.sums(s)?);
+        }
+        Ok(all)
+    }
+
+    /// Sets the sums of all phases' terms.
+    pub fn set_sums(&self, s: &mut Step, sums: &[f64]) -> Result<()> {
+        let mut rest = sums;
+        for ledger in &self.ledgers {
+            let n = ledger.terms().min(rest.len());
+            ledger.set_sums(s, &rest[..n])?;
+            rest = &rest[n..];
+        }
+        Ok(())
+    }
+
+    /// The step and term (phase and place in it) whose loss was not finite, if any.
+    pub fn stopped(&self, s: &mut Step) -> Result<Option<(u64, usize, usize)>> {
+        for (phase, ledger) in self.ledgers.iter().enumerate() {
+            if let Some((step, term)) = ledger.stop(s)? {
+                return Ok(Some((step, phase, term)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Plays the step that stopped again, launch by launch, and names the first operation whose result is not finite.
+    pub fn culprit(
+        &mut self,
+        s: &mut Step,
+        model: &dyn Model,
+        data: (&Dataset, &[Preprocess]),
+        plan: &Plan,
+        number: u64,
+        phase: usize,
+        start: usize,
+    ) -> Result<String> {
+        for (feed, p) in self.feeds.iter_mut().zip(data.1) {
+            feed.stage(s, data.0, p, plan, start, plan.batch())?;
+        }
+        s.begin(true, number, start)?;
+        let (x, pairs) = self.minibatch(s, plan.batch());
+        let cells = Minibatch { x: &x[..self.feeds.len()], pairs: &pairs[..self.weights.len()] };
+        self.losses.clear();
+        model.losses(s, phase, &cells, &mut self.losses);
+        Ok(s.first_not_finite().unwrap_or("the loss").to_string())
+    }
+}
