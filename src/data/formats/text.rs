@@ -69,7 +69,8 @@ impl TableReader {
         // Records end at line feeds, and a carriage return before one is trimmed off with the blanks: the crate's own treatment of
         // the pair counts a record's line from the line feed before it.
         let end = csv::Terminator::Any(b'\n');
-        let reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter_of(path)).terminator(end).from_reader(text);
+        let reader =
+            csv::ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter_of(path)).terminator(end).from_reader(text);
         Ok(TableReader { reader, record: csv::ByteRecord::new(), path: path.to_path_buf(), line: 0 })
     }
 
