@@ -116,8 +116,11 @@ fn npz(path: &Path, entries: &[(&str, Vec<u8>)], packed: bool) {
     zip.finish().unwrap();
 }
 
+/// Names and bytes of the arrays of an archive.
+type Entries = Vec<(&'static str, Vec<u8>)>;
+
 /// [[0, 1.5, 2], [0, 0, 0], [3, 0, 0]] in SciPy's three forms.
-fn sparse_entries(form: &str) -> Vec<(&'static str, Vec<u8>)> {
+fn sparse_entries(form: &str) -> Entries {
     let mut entries =
         vec![("format", array("|S3", "()", form.as_bytes())), ("shape", array("<i8", "(2,)", &[3i64, 3].map(i64::to_le_bytes).concat()))];
     entries.extend(match form {
@@ -166,13 +169,13 @@ fn scipys_three_forms_packed_or_not_are_one_matrix() {
 #[test]
 fn damaged_archives_are_named_by_their_array() {
     let bench = Bench::new();
-    let complain = |change: &dyn Fn(&mut Vec<(&'static str, Vec<u8>)>), form: &str| {
+    let complain = |change: &dyn Fn(&mut Entries), form: &str| {
         let mut entries = sparse_entries(form);
         change(&mut entries);
         npz(&bench.path("m.npz"), &entries, true);
         bench.complaint(&["rna=m.npz"], plain)
     };
-    let set = |entries: &mut Vec<(&'static str, Vec<u8>)>, name: &str, bytes: Vec<u8>| {
+    let set = |entries: &mut Entries, name: &str, bytes: Vec<u8>| {
         entries.iter_mut().find(|e| e.0 == name).unwrap().1 = bytes;
     };
     for (name, bytes, words) in [
@@ -215,6 +218,18 @@ fn an_archive_of_several_arrays_wants_a_choice() {
 }
 
 #[test]
+fn a_matrix_market_file_alone_is_read_as_told() {
+    let bench = Bench::new();
+    bench.file("m.mtx", "%%MatrixMarket matrix coordinate real general\n2 3 3\n2 3 1.5\n1 1 2\n2 1 4\n");
+    assert!(bench.complaint(&["rna=m.mtx"], plain).contains("--rows cells or --rows features"));
+    let (_, d) = bench.import(&["rna=m.mtx"], |s| s.rows = Some(RowsAre::Cells)).unwrap();
+    assert_eq!(matrix(&d, 0), [[2.0, 0.0, 0.0], [4.0, 0.0, 1.5]]);
+    let (_, d) = bench.import(&["rna=m.mtx"], |s| s.rows = Some(RowsAre::Features)).unwrap();
+    assert_eq!(matrix(&d, 0), [[2.0, 4.0], [0.0, 0.0], [0.0, 1.5]]);
+    assert!(!d.dir().join(".scratch").exists());
+}
+
+#[test]
 fn bytes_stay_bytes_and_images_keep_their_shape() {
     let bench = Bench::new();
     npy(&bench.path("a.npy"), Dtype::U8, &[1, 2, 2], &[0.0, 255.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
@@ -240,7 +255,8 @@ fn ids_come_from_labels_then_from_the_paired_modality_then_from_row_numbers() {
     assert_eq!((d.modality(1).cell_ids(), report.pairs.as_str(), d.cells()), (&["0".to_string(), "1".into()][..], "none", 4));
     let by_name = |s: &mut ImportSpec| s.pairs = Some(PairsRule::ByName);
     assert!(bench.complaint(&["a=a.npy", "b=b.npy"], by_name).contains("row numbers for ids"));
-    assert!(bench.complaint(&["c=c.csv", "l=labels.csv"], by_name).contains("\"B\"") || bench.path("labels.csv").exists());
+    bench.file("d.csv", "cell,g\nr,1\ns,2\n");
+    assert!(bench.complaint(&["c=c.csv", "d=d.csv"], by_name).contains("(\"c\" begins with \"p\", \"d\" with \"r\")"));
 }
 
 #[test]
