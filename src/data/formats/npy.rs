@@ -29,9 +29,9 @@ pub(super) fn open(opening: &Opening) -> Result<Source> {
 /// Splits the axes into cells and the shape of one, whose features must be countable in an int32.
 pub(super) fn cells_and_shape(header: &Header, file: &Path, place: &str) -> Result<(usize, Vec<usize>)> {
     let axes = header.shape.as_slice();
-    let (cells, shape) = match axes {
-        &[cells, features] => (cells, vec![features]),
-        &[cells, channels, height, width] => (cells, vec![channels, height, width]),
+    let (cells, shape) = match *axes {
+        [cells, features] => (cells, vec![features]),
+        [cells, channels, height, width] => (cells, vec![channels, height, width]),
         _ => {
             let wanted = "two (cells x features) or four (cells x channels x height x width) are wanted";
             return Err(Error::input(file, place, format!("the array has {} axes {axes:?}: {wanted}", axes.len())));
