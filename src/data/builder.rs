@@ -95,7 +95,8 @@ impl Builder {
         let ids = if ids.is_empty() { source.head.cell_ids.take() } else { Some(ids) };
         if let Some((a, b)) = ids.as_ref().and_then(|ids| first_repeat(ids)) {
             let id = ids.as_ref().map_or("", |ids| &ids[a]);
-            let message = format!("the cell id \"{id}\" stands on {} and on {}: ids must be unique", source.rows.place(a), source.rows.place(b));
+            let message =
+                format!("the cell id \"{id}\" stands on {} and on {}: ids must be unique", source.rows.place(a), source.rows.place(b));
             return Err(Error::input(&file, "", message));
         }
         let features = source.head.features.take().unwrap_or_else(|| (0..source.head.width()).map(|f| f.to_string()).collect());
@@ -104,7 +105,11 @@ impl Builder {
             Layout::Sparse => ("sparse", Dtype::F32),
         };
         let (mut files, indptr) = sink.finish()?;
-        facts.add_zeros(if layout == "sparse" { (cells * features.len() as u64).saturating_sub(facts.nonzeros + facts.missing) } else { 0 });
+        facts.add_zeros(if layout == "sparse" {
+            (cells * features.len() as u64).saturating_sub(facts.nonzeros + facts.missing)
+        } else {
+            0
+        });
         files.push(write_lines(&folder, "features.txt", &features)?);
         let distinct: HashSet<&str> = features.iter().map(String::as_str).collect();
         let repeated_features = features.len() - distinct.len();
@@ -235,7 +240,11 @@ fn write_lines(dir: &Path, name: &str, lines: &[String]) -> Result<FileEntry> {
     let (mut crc, mut bytes) = (Crc::new(), 0);
     for line in lines {
         if line.contains(['\n', '\r']) {
-            return Err(Error::input(dir.join(name), "", format!("the name {line:?} has a line break in it: rename it in the file that is imported")));
+            return Err(Error::input(
+                dir.join(name),
+                "",
+                format!("the name {line:?} has a line break in it: rename it in the file that is imported"),
+            ));
         }
         for part in [line.as_bytes(), b"\n"] {
             crc.update(part);

@@ -104,7 +104,11 @@ impl Dataset {
         let file = self.dir.join("cells.csv");
         let Some(at) = self.label_columns.iter().position(|c| c == column) else {
             if self.label_columns.is_empty() {
-                return Err(Error::input(&file, "", format!("there is no column \"{column}\", nor any other: import the data with --labels FILE")));
+                return Err(Error::input(
+                    &file,
+                    "",
+                    format!("there is no column \"{column}\", nor any other: import the data with --labels FILE"),
+                ));
             }
             let near = nearest(column, self.label_columns.iter().map(String::as_str));
             let mut list: Vec<&str> = near.into_iter().collect();

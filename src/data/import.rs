@@ -27,7 +27,8 @@ pub struct LabelSource {
 impl LabelSource {
     /// Reads `FILE`, `FILE#COLUMN`, `NAME=FILE` or `NAME=FILE#COLUMN`; NAME must be one of `modalities`.
     pub fn parse(text: &str, modalities: &[ModalitySource]) -> LabelSource {
-        let named = text.split_once('=').filter(|(n, f)| modalities.iter().any(|m| m.name == *n) && !f.is_empty() && !Path::new(text).exists());
+        let named =
+            text.split_once('=').filter(|(n, f)| modalities.iter().any(|m| m.name == *n) && !f.is_empty() && !Path::new(text).exists());
         let (modality, rest) = named.map_or((None, text), |(n, f)| (Some(n.to_string()), f));
         let (file, column) = split_key(rest);
         LabelSource { modality, file, column }
@@ -118,7 +119,8 @@ fn read_labels(spec: &ImportSpec) -> Result<Vec<Given>> {
         let modality = source.modality.as_ref().map(place).transpose()?;
         let table = Table::read(&source.file)?;
         if let Some(column) = source.column.as_ref().filter(|c| !table.columns.contains(c)) {
-            let hint = nearest(column, table.columns.iter().map(String::as_str)).map(|n| format!(" (did you mean {n}?)")).unwrap_or_default();
+            let hint =
+                nearest(column, table.columns.iter().map(String::as_str)).map(|n| format!(" (did you mean {n}?)")).unwrap_or_default();
             let message = format!("there is no column \"{column}\"{hint}; there are: {}", table.columns.join(", "));
             return Err(Error::input(&source.file, "line 1", message));
         }

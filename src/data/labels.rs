@@ -113,7 +113,11 @@ pub fn join(tables: &[Given], names: &[&str], cells: &[Vec<(usize, &str)>]) -> R
                         "the cell \"{}\" is \"{new}\" here and \"{old}\" in another table of labels: mend one of them",
                         table.ids[row]
                     );
-                    return Err(Error::input(&table.file, format!("line {}, column \"{}\"", table.lines[row], joined.columns[place].name), message));
+                    return Err(Error::input(
+                        &table.file,
+                        format!("line {}, column \"{}\"", table.lines[row], joined.columns[place].name),
+                        message,
+                    ));
                 }
                 if old.is_empty() {
                     old.clone_from(new);

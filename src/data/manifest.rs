@@ -194,7 +194,13 @@ impl Manifest {
         }
         match value.get("version").and_then(|v| v.as_u64()) {
             Some(v) if v == VERSION as u64 => {}
-            Some(v) => return Err(Error::input(&path, "key version", format!("version {v} is unknown, {VERSION} is read: import the dataset again"))),
+            Some(v) => {
+                return Err(Error::input(
+                    &path,
+                    "key version",
+                    format!("version {v} is unknown, {VERSION} is read: import the dataset again"),
+                ));
+            }
             None => return Err(Error::input(&path, "key version", "missing")),
         }
         serde_json::from_value(value).map_err(|e| Error::input(&path, "", format!("damaged: {e}: import the dataset again")))

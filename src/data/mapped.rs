@@ -70,7 +70,7 @@ impl MappedArray {
         if h.fortran && h.shape.iter().filter(|&&d| d > 1).count() > 1 {
             return wrong("the array is in Fortran order".into(), "C order".into());
         }
-        if h.body as usize % dtype.size() != 0 {
+        if !h.body.is_multiple_of(dtype.size() as u64) {
             return wrong(format!("the body begins at byte {}", h.body), format!("a multiple of {}", dtype.size()));
         }
         Ok(())

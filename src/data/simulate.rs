@@ -106,7 +106,13 @@ fn branching(mut builder: Builder, recipe: &RecipeSpec, cells: usize, seed: u64,
     let lines = (2..cells as u64 + 2).collect();
     let table = Table { file: format!("simulate {}", recipe.name).into(), ids: ids.clone(), lines, columns, values };
     let labels = [Given { modality: None, table }];
-    let who = Identities { ids: vec![(ids.clone(), "simulated"), (ids, "simulated")], links, rule: "by-row".into(), labels: &labels, default_label: None };
+    let who = Identities {
+        ids: vec![(ids.clone(), "simulated"), (ids, "simulated")],
+        links,
+        rule: "by-row".into(),
+        labels: &labels,
+        default_label: None,
+    };
     builder.finish(who).map(|_| ())
 }
 
@@ -129,8 +135,7 @@ impl Latent {
             let mut scatter = [0f64; LATENT];
             scatter.fill_with(|| draw.next_normal() as f64);
             let part = dot(&scatter, &direction);
-            let point: [f32; LATENT] =
-                std::array::from_fn(|i| (along * direction[i] + 0.1 * (scatter[i] - part * direction[i])) as f32);
+            let point: [f32; LATENT] = std::array::from_fn(|i| (along * direction[i] + 0.1 * (scatter[i] - part * direction[i])) as f32);
             latent.branch.push(branch);
             latent.z.push(point);
         }

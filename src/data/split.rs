@@ -40,7 +40,9 @@ impl Holdout {
         }
         match text.parse::<f64>() {
             Ok(f) if f > 0.0 && f < 1.0 => Ok(Holdout::Fraction(f)),
-            _ => Err(Error::usage(format!("--holdout \"{text}\": a fraction between 0 and 1 or COLUMN=VALUE is wanted, as in 0.2 or test=1"))),
+            _ => Err(Error::usage(format!(
+                "--holdout \"{text}\": a fraction between 0 and 1 or COLUMN=VALUE is wanted, as in 0.2 or test=1"
+            ))),
         }
     }
 }
@@ -120,7 +122,11 @@ pub fn split(dataset: &Dataset, holdout: &Holdout, seed: u64) -> Result<Split> {
     }
     for (m, held) in dataset.modalities().iter().zip(&split.held) {
         if !held.contains(&false) {
-            return Err(Error::usage(format!("--holdout keeps out all {} cells of \"{}\": none is left to train on", held.len(), m.name())));
+            return Err(Error::usage(format!(
+                "--holdout keeps out all {} cells of \"{}\": none is left to train on",
+                held.len(),
+                m.name()
+            )));
         }
     }
     Ok(split)

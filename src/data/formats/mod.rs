@@ -96,7 +96,7 @@ pub struct Head {
 impl Head {
     /// Features of a cell: the product of its shape.
     pub fn width(&self) -> usize {
-        self.shape.iter().product()
+        self.shape.iter().fold(1, |n: usize, &d| n.saturating_mul(d))
     }
 }
 

@@ -26,20 +26,21 @@ pub(super) fn open(opening: &Opening) -> Result<Source> {
     Ok(Source { head, rows: Box::new(rows) })
 }
 
-/// Splits the axes into cells and the shape of one.
+/// Splits the axes into cells and the shape of one, whose features must be countable in an int32.
 pub(super) fn cells_and_shape(header: &Header, file: &Path, place: &str) -> Result<(usize, Vec<usize>)> {
-    match header.shape.as_slice() {
-        &[cells, features] => Ok((cells, vec![features])),
-        &[cells, channels, height, width] => Ok((cells, vec![channels, height, width])),
-        other => Err(Error::input(
-            file,
-            place,
-            format!(
-                "the array has {} axes {other:?}: two (cells x features) or four (cells x channels x height x width) are wanted",
-                other.len()
-            ),
-        )),
+    let axes = header.shape.as_slice();
+    let (cells, shape) = match *axes {
+        [cells, features] => (cells, vec![features]),
+        [cells, channels, height, width] => (cells, vec![channels, height, width]),
+        _ => {
+            let wanted = "two (cells x features) or four (cells x channels x height x width) are wanted";
+            return Err(Error::input(file, place, format!("the array has {} axes {axes:?}: {wanted}", axes.len())));
+        }
+    };
+    if shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).is_none_or(|n| n > i32::MAX as usize) {
+        return Err(Error::input(file, place, format!("a cell of shape {shape:?} is too large: at most 2147483647 features are read")));
     }
+    Ok((cells, shape))
 }
 
 /// The type in which values are kept.
@@ -100,7 +101,7 @@ impl Rows for NpyRows {
         let (dtype, big_endian) = (header.dtype, header.big_endian);
         let bytes = self.width * dtype.size();
         let body = if header.fortran {
-            if number % self.block == 0 {
+            if number.is_multiple_of(self.block) {
                 self.gather(number);
             }
             let at = number % self.block * bytes;
@@ -213,6 +214,8 @@ mod tests {
         assert!(read(&path, true).unwrap().1[0][1].is_nan());
         let path = file(dir.path(), "{'descr': '<f8', 'fortran_order': False, 'shape': (2,)}", &nan);
         assert!(read(&path, false).unwrap_err().to_string().contains("1 axes"));
+        let huge = "{'descr': '<f8', 'fortran_order': True, 'shape': (0, 4611686018427387904, 16, 1)}";
+        assert!(read(&file(dir.path(), huge, &[]), false).unwrap_err().to_string().contains("too large"));
         let path = file(dir.path(), "{'descr': '<f8', 'fortran_order': False, 'shape': (0, 5)}", &[]);
         assert!(read(&path, false).unwrap_err().to_string().contains("no cells"));
         let path = file(dir.path(), "{'descr': '<f8', 'fortran_order': False, 'shape': (5, 0)}", &[]);

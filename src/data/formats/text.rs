@@ -54,46 +54,62 @@ pub fn read_lines(path: &Path) -> Result<Vec<Vec<String>>> {
     Ok(lines)
 }
 
-/// A delimited table read record by record; quoting and line ends are the `csv` crate's business.
+/// A delimited table read record by record; quoting is the `csv` crate's business.
 pub struct TableReader {
     reader: csv::Reader<Box<dyn Read>>,
     record: csv::ByteRecord,
     path: PathBuf,
+    line: u64,
 }
 
 impl TableReader {
     /// Opens a table; the first record is not treated differently.
     pub fn open(path: &Path) -> Result<TableReader> {
         let text: Box<dyn Read> = Box::new(open_text(path)?);
-        let reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter_of(path)).from_reader(text);
-        Ok(TableReader { reader, record: csv::ByteRecord::new(), path: path.to_path_buf() })
+        // Records end at line feeds, and a carriage return before one is trimmed off with the blanks: the crate's own treatment of
+        // the pair counts a record's line from the line feed before it.
+        let end = csv::Terminator::Any(b'\n');
+        let reader =
+            csv::ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter_of(path)).terminator(end).from_reader(text);
+        Ok(TableReader { reader, record: csv::ByteRecord::new(), path: path.to_path_buf(), line: 0 })
     }
 
     /// Reads the next record; false at the end. Blank lines are skipped.
     pub fn advance(&mut self) -> Result<bool> {
-        let line = self.reader.position().line();
-        self.reader.read_byte_record(&mut self.record).map_err(|e| match e.into_kind() {
-            csv::ErrorKind::Io(e) => read_error(&self.path, format!("line {line}"), e),
-            other => Error::input(&self.path, format!("line {line}"), format!("{other:?}")),
-        })
+        loop {
+            let before = self.reader.position().line();
+            let more = self.reader.read_byte_record(&mut self.record).map_err(|e| match e.into_kind() {
+                csv::ErrorKind::Io(e) => read_error(&self.path, format!("line {before}"), e),
+                other => Error::input(&self.path, format!("line {before}"), format!("{other:?}")),
+            })?;
+            // The reader stands after the record's line feed (if the last line has one) and skips blank lines before a record.
+            let inside: u64 = self.record.iter().flatten().map(|&b| u64::from(b == b'\n')).sum();
+            self.line = self.reader.position().line().saturating_sub(1 + inside).max(before);
+            let blank = self.record.len() == 1 && self.record.iter().all(|f| f.trim_ascii().is_empty());
+            if !more || !blank {
+                return Ok(more);
+            }
+        }
     }
 
-    /// The fields of the current record.
+    /// The fields of the current record; the last may end in a carriage return.
     pub fn fields(&self) -> &csv::ByteRecord {
         &self.record
     }
 
     /// The line at which the current record begins, from 1.
     pub fn line(&self) -> u64 {
-        self.record.position().map_or(0, |p| p.line())
+        self.line
     }
 
     /// Field `i` as text, without blanks around it.
     pub fn text(&self, i: usize) -> Result<&str> {
-        let field = self.record.get(i).unwrap_or(&[]);
-        std::str::from_utf8(field).map(str::trim).map_err(|_| {
-            Error::input(&self.path, format!("line {}", self.line()), format!("field {} is not UTF-8 text: save the file as UTF-8", i + 1))
-        })
+        let bad = |message: String| Error::input(&self.path, format!("line {}", self.line), message);
+        let field = self.record.get(i).unwrap_or(&[]).trim_ascii();
+        if field.contains(&b'\r') && !field.contains(&b'\n') {
+            return Err(bad("the lines end in carriage returns alone: save the file with line feeds".into()));
+        }
+        std::str::from_utf8(field).map_err(|_| bad(format!("field {} is not UTF-8 text: save the file as UTF-8", i + 1)))
     }
 
     /// All fields from `first` on, as text.
@@ -192,6 +208,29 @@ mod tests {
         std::fs::write(&path, "cell,type\r\na,1\r\nb,2\r\na,3\r\n").unwrap();
         let message = Table::read(&path).unwrap_err().to_string();
         assert!(message.contains("\"a\" stands on lines 2 and 4"), "{message}");
+    }
+
+    #[test]
+    fn lines_are_counted_over_blank_ones_and_line_breaks_in_quotes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.csv");
+        for end in ["\n", "\r\n"] {
+            let text = ["h,x", "", "\"a", "b\",1", "c,2", "", "", "d,3"].join(end);
+            for text in [text.clone() + end, text] {
+                std::fs::write(&path, &text).unwrap();
+                let mut reader = TableReader::open(&path).unwrap();
+                let mut lines = Vec::new();
+                while reader.advance().unwrap() {
+                    lines.push(reader.line());
+                }
+                // A last line without a line feed counts one too few for the empty lines before it.
+                let last = if text.ends_with('\n') || end == "\r\n" { 8 } else { 7 };
+                assert_eq!(lines, [1, 3, 5, last], "{text:?}");
+            }
+        }
+        std::fs::write(&path, "h,x\ra,1\r").unwrap();
+        let message = Table::read(&path).unwrap_err().to_string();
+        assert!(message.contains("carriage returns alone"), "{message}");
     }
 
     #[test]
