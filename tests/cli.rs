@@ -1,0 +1,418 @@
+//! The contract of the command line, command by command: what each leaves, what it says, and how it refuses.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+fn command(args: &[&str]) -> Command {
+    let mut c = Command::new(env!("CARGO_BIN_EXE_couplet"));
+    c.args(args).stdin(Stdio::null());
+    c
+}
+
+fn run(args: &[&str]) -> Output {
+    command(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs and expects success; returns stdout.
+#[track_caller]
+fn ok(args: &[&str]) -> String {
+    let out = run(args);
+    assert!(out.status.success(), "{args:?}: {:?}\n{}", out.status, text(&out.stderr));
+    text(&out.stdout)
+}
+
+/// Runs and expects exit status 2 and one sentence on stderr that contains `says`.
+#[track_caller]
+fn refused(args: &[&str], says: &[&str]) {
+    let out = run(args);
+    let err = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(2), "{args:?}: {err}");
+    let sentence = err.lines().last().unwrap_or_default();
+    assert!(sentence.starts_with("error: "), "{args:?}: {err}");
+    for s in says {
+        assert!(sentence.contains(s), "{args:?}: {sentence:?} does not say {s:?}");
+    }
+}
+
+/// A dataset of 60 cells and a run on it, made once.
+struct Made {
+    dir: tempfile::TempDir,
+}
+
+impl Made {
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_string()
+    }
+}
+
+const QUICK: [&str; 8] = ["--device", "cpu", "--epochs", "3", "--set", "hidden=8", "--threads", "1"];
+
+fn made() -> &'static Made {
+    static MADE: OnceLock<Made> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let made = Made { dir: tempfile::tempdir().unwrap() };
+        let (data, run) = (made.path("data"), made.path("run"));
+        ok(&["simulate", "branching", "--cells", "60", "--seed", "1", "--out", &data]);
+        ok(&[&["train", "coupled", &data, "--out", &run, "--holdout", "0.2"][..], &QUICK].concat());
+        made
+    })
+}
+
+fn names(dataset: &str) -> (String, String) {
+    let manifest: serde_json::Value = serde_json::from_str(&fs::read_to_string(Path::new(dataset).join("dataset.json")).unwrap()).unwrap();
+    let name = |i: usize| manifest["modalities"][i]["name"].as_str().unwrap().to_string();
+    (name(0), name(1))
+}
+
+fn csv(dir: &Path, name: &str, cells: &[&str], row: impl Fn(usize) -> String) -> PathBuf {
+    let width = row(0).split(',').count();
+    let header: Vec<String> = (0..width).map(|i| format!("f{i}")).collect();
+    let mut text = format!("cell,{}\n", header.join(","));
+    for (i, cell) in cells.iter().enumerate() {
+        text += &format!("{cell},{}\n", row(i));
+    }
+    fs::write(dir.join(name), text).unwrap();
+    dir.join(name)
+}
+
+fn modality(name: &str, file: &Path) -> String {
+    format!("{name}={}", file.display())
+}
+
+// ---- simulate, import, info --------------------------------------------------------------------------
+
+#[test]
+fn simulate_makes_a_dataset_that_info_describes() {
+    let data = made().path("data");
+    for file in ["dataset.json", "cells.csv", "pairs.npy"] {
+        assert!(Path::new(&data).join(file).exists(), "{file}");
+    }
+    let said = ok(&["info", &data]);
+    for word in ["60", "200", "100", "branch"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    refused(&["simulate", "branching", "--out", &data], &["exists"]);
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("x");
+    refused(&["simulate", "brnching", "--out", out.to_str().unwrap()], &["branching"]);
+    assert!(!out.exists());
+}
+
+#[test]
+fn import_makes_a_dataset_and_counts_missing_values_and_labels() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = csv(dir.path(), "a.csv", &["c1", "c2", "c3"], |i| format!("{i},,2"));
+    let b = csv(dir.path(), "b.csv", &["c3", "c1", "x"], |i| format!("{i}.5,1"));
+    fs::write(dir.path().join("l.csv"), "id,kind\nc1,T\nc3,B\nnobody,B\n").unwrap();
+    let out = dir.path().join("d");
+    let (out, labels) = (out.to_str().unwrap(), dir.path().join("l.csv"));
+    let args =
+        ["import", "--modality", &modality("a", &a), "--modality", &modality("b", &b), "--labels", labels.to_str().unwrap(), "--out", out];
+    let said = ok(&args);
+    assert!(said.contains("3 missing"), "{said}");
+    let info = ok(&["info", out]);
+    for word in ["kind", "T", "2 pairs"] {
+        assert!(info.contains(word), "{word}: {info}");
+    }
+    refused(&args, &["exists"]);
+}
+
+#[test]
+fn mistakes_in_files_name_file_and_place_and_leave_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("d");
+    let out = out.to_str().unwrap();
+    let cells = ["c1", "c2", "c3"];
+    let good = modality("a", &csv(dir.path(), "a.csv", &cells, |i| format!("{i},2")));
+    let ragged = modality("b", &csv(dir.path(), "ragged.csv", &cells, |i| if i == 1 { "1".into() } else { "1,2".into() }));
+    let words = modality("b", &csv(dir.path(), "nan.csv", &cells, |i| if i == 2 { "1,nan".into() } else { "1,2".into() }));
+    let few = modality("b", &csv(dir.path(), "few.csv", &cells[..2], |i| format!("{i},1")));
+    let import = |b: &str, more: &[&str], says: &[&str]| {
+        refused(&[&["import", "--modality", &good, "--modality", b, "--out", out], more].concat(), says);
+        assert!(!Path::new(out).exists());
+    };
+    import(&ragged, &[], &["ragged.csv", "line 3"]);
+    import(&words, &[], &["nan.csv", "c3", "f1", "--missing nan"]);
+    import(&few, &["--pairs", "by-row"], &["3", "2"]);
+    import("b=none.csv", &[], &["none.csv", "no such file"]);
+    import("b=none.xyz", &[], &["none.xyz"]);
+    refused(&["import", "--out", out], &["--modality"]);
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 4, "{left:?}");
+}
+
+// ---- train and what follows ---------------------------------------------------------------------------
+
+#[test]
+fn a_run_holds_what_the_contract_lists() {
+    let (data, run) = (made().path("data"), made().path("run"));
+    let (a, b) = names(&data);
+    for file in ["model.safetensors", "config.toml", "history.csv", "checkpoint"] {
+        assert!(Path::new(&run).join(file).exists(), "{file}");
+    }
+    for name in [&a, &b] {
+        let cells = fs::read_to_string(Path::new(&run).join(format!("embedding.{name}.cells.txt"))).unwrap();
+        assert_eq!(cells.lines().count(), 60);
+        let npy = fs::read(Path::new(&run).join(format!("embedding.{name}.npy"))).unwrap();
+        assert_eq!(&npy[..6], b"\x93NUMPY");
+    }
+    let config: toml::Table = fs::read_to_string(Path::new(&run).join("config.toml")).unwrap().parse().unwrap();
+    assert_eq!(config["model"].as_str(), Some("coupled"));
+    assert_eq!(config["holdout"].as_str(), Some("0.2"));
+    assert_eq!(config["epochs"].as_integer(), Some(3));
+    for key in ["couplet", "seed", "lr", "lambda", "preprocess", "batch_size"] {
+        assert!(config.contains_key(key), "{key}");
+    }
+    assert!(!config.values().any(|v| v.as_str() == Some("auto")), "{config}");
+    let history = fs::read_to_string(Path::new(&run).join("history.csv")).unwrap();
+    assert!(history.starts_with("epoch,seconds,"), "{history}");
+    assert_eq!(history.lines().count(), 4, "{history}");
+}
+
+#[test]
+fn the_same_seed_repeats_a_run_and_its_config_does_too() {
+    let (data, run) = (made().path("data"), made().path("run"));
+    let dir = tempfile::tempdir().unwrap();
+    let again = dir.path().join("again");
+    let config = format!("{run}/config.toml");
+    ok(&["train", "coupled", "--config", &config, "--out", again.to_str().unwrap(), "--device", "cpu", "--threads", "2"]);
+    let (a, _) = names(&data);
+    for file in ["model.safetensors".to_string(), format!("embedding.{a}.npy")] {
+        assert!(fs::read(Path::new(&run).join(&file)).unwrap() == fs::read(again.join(&file)).unwrap(), "{file} differs");
+    }
+}
+
+#[test]
+fn embed_writes_by_extension_and_agrees_with_the_run() {
+    let (data, run) = (made().path("data"), made().path("run"));
+    let (a, _) = names(&data);
+    let dir = tempfile::tempdir().unwrap();
+    let out = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    ok(&["embed", &run, "--from", &a, "--out", &out("z.npy"), "--device", "cpu"]);
+    assert_eq!(fs::read(out("z.npy")).unwrap(), fs::read(format!("{run}/embedding.{a}.npy")).unwrap());
+    ok(&["embed", &run, &data, "--out", &out("z.csv"), "--device", "cpu"]);
+    let csv = fs::read_to_string(out("z.csv")).unwrap();
+    assert!(csv.starts_with("cell,modality,Z1"), "{csv}");
+    assert_eq!(csv.lines().count(), 121);
+    refused(&["embed", &run, "--out", &out("z.h5ad")], &["h5ad"]);
+    refused(&["embed", &run, "--out", &out("z.xlsx")], &[".npy", ".csv"]);
+    refused(&["embed", &run, "--out", &out("no/z.npy")], &["folder"]);
+    refused(&["embed", &run, "--from", "nothing", "--out", &out("y.npy")], &["nothing", &a]);
+    refused(&["embed", &data, "--out", &out("y.npy")], &["config.toml"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn embed_takes_files_in_place_of_a_dataset_and_leaves_no_trace_of_them() {
+    let (data, run) = (made().path("data"), made().path("run"));
+    let (a, b) = names(&data);
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("z.npy");
+    let files = [format!("{a}={data}/{a}/values.npy"), format!("{b}={data}/{b}/values.npy")];
+    let before = fs::read_dir(&run).unwrap().count();
+    ok(&["embed", &run, "--modality", &files[0], "--modality", &files[1], "--from", &a, "--out", out.to_str().unwrap(), "--device", "cpu"]);
+    assert_eq!(fs::read(&out).unwrap(), fs::read(format!("{run}/embedding.{a}.npy")).unwrap());
+    assert_eq!(fs::read_dir(&run).unwrap().count(), before);
+}
+
+#[test]
+fn translate_writes_cells_by_features_in_either_space() {
+    let (data, run) = (made().path("data"), made().path("run"));
+    let (a, b) = names(&data);
+    let dir = tempfile::tempdir().unwrap();
+    let out = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    ok(&["translate", &run, "--from", &a, "--to", &b, "--out", &out("ab.csv"), "--device", "cpu"]);
+    let csv = fs::read_to_string(out("ab.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 61);
+    assert!(csv.lines().all(|l| l.split(',').count() == 101));
+    ok(&["translate", &run, "--from", &a, "--to", &b, "--out", &out("m.csv"), "--space", "model", "--device", "cpu"]);
+    assert_ne!(csv, fs::read_to_string(out("m.csv")).unwrap());
+    refused(&["translate", &run, "--from", &a, "--to", "nothing", "--out", &out("x.csv")], &["nothing", &b]);
+}
+
+#[test]
+fn evaluate_prints_a_table_and_keeps_flat_metrics() {
+    let run = made().path("run");
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("m.json");
+    let said = ok(&["evaluate", &run, "--labels", "branch", "--out", out.to_str().unwrap(), "--device", "cpu"]);
+    assert!(said.contains("foscttm"), "{said}");
+    let metrics: serde_json::Value = serde_json::from_str(&fs::read_to_string(format!("{run}/metrics.json")).unwrap()).unwrap();
+    assert_eq!(metrics["held_out"], serde_json::Value::Bool(true));
+    assert!(metrics.as_object().unwrap().values().all(|v| v.is_number() || v.is_boolean()), "{metrics}");
+    assert_eq!(fs::read_to_string(&out).unwrap(), fs::read_to_string(format!("{run}/metrics.json")).unwrap());
+    refused(&["evaluate", &run, "--labels", "brunch"], &["brunch", "branch"]);
+}
+
+#[test]
+fn train_takes_files_and_keeps_their_dataset_in_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let cells: Vec<String> = (0..20).map(|i| format!("cell{i}")).collect();
+    let cells: Vec<&str> = cells.iter().map(String::as_str).collect();
+    let value = |i: usize, j: usize| ((i * 7 + j * 13) % 17) as f64 / 3.0;
+    let a = csv(dir.path(), "a.csv", &cells, |i| format!("{},{},{}", value(i, 1), value(i, 2), value(i, 3)));
+    let b = csv(dir.path(), "b.csv", &cells, |i| format!("{},{}", value(i, 4), value(i, 5)));
+    let out = dir.path().join("run");
+    let (ma, mb) = (modality("a", &a), modality("b", &b));
+    let train = |more: &[&str]| {
+        let args = ["train", "coupled", "--modality", &ma, "--modality", &mb, "--out", out.to_str().unwrap(), "--latent", "2"];
+        [&args[..], &QUICK, more].concat().iter().map(|s| s.to_string()).collect::<Vec<_>>()
+    };
+    let args = train(&["--set", "alpha.c=1"]);
+    refused(&args.iter().map(String::as_str).collect::<Vec<_>>(), &["\"c\"", "a, b"]);
+    assert!(!out.exists(), "a refused training leaves no run");
+    let args = train(&[]);
+    ok(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(out.join("dataset/dataset.json").exists());
+    ok(&["evaluate", out.to_str().unwrap(), "--device", "cpu"]);
+}
+
+#[test]
+fn mistakes_of_train_are_one_sentence_with_a_hint() {
+    let (data, run) = (made().path("data"), made().path("run"));
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("r");
+    let out = out.to_str().unwrap();
+    let train = |more: &[&str], says: &[&str]| {
+        refused(&[&["train", "coupled", &data, "--out", out], more].concat(), says);
+        assert!(!Path::new(out).exists(), "{more:?} left a run");
+    };
+    train(&["--epoch", "3"], &["--epochs"]);
+    train(&["--set", "lamda=1"], &["lambda"]);
+    train(&["--set", "preprocess=log1"], &["log1p"]);
+    train(&["--latent", "0"], &["latent", "from 1"]);
+    train(&["--device", "gpu"], &["auto", "cpu", "cuda"]);
+    train(&["--precision", "bf16", "--device", "cpu"], &["f32"]);
+    train(&["--holdout", "2"], &["--holdout"]);
+    train(&["--holdout", "brunch=1"], &["brunch", "branch"]);
+    train(&["--labels", "brunch"], &["brunch", "branch"]);
+    train(&["--config", "none.toml"], &["none.toml", "no such file"]);
+    let config = dir.path().join("c.toml");
+    fs::write(&config, "lr = 0.1\nlatnt = 3\n").unwrap();
+    train(&["--config", config.to_str().unwrap()], &["c.toml", "latnt", "did you mean latent?"]);
+    refused(&["train", "couplet", &data, "--out", out], &["coupled"]);
+    refused(&["train", "coupled", "--out", out], &["DATASET"]);
+    refused(&["train", "coupled", "nowhere", "--out", out], &["nowhere"]);
+    refused(&["train", "coupled", &data, "--out", &run], &["--resume"]);
+    refused(&["train", "coupled", &data, "--out", &data], &["no run"]);
+    refused(&[&["train", "coupled", &data, "--out", &run, "--resume", "--seed", "5"][..], &QUICK].concat(), &["seed = 0, not 5"]);
+    refused(
+        &[&["train", "coupled", &data, "--out", &run, "--resume", "--set", "lr=0.5"][..], &QUICK].concat(),
+        &["lr = 0.001, not lr = 0.5"],
+    );
+}
+
+#[test]
+fn the_option_table_of_a_model_is_its_help() {
+    let help = ok(&["train", "coupled", "--help"]);
+    for word in ["lambda[.A_B] = 1", "min-singular-value", "preprocess[.NAME] = auto", "--holdout"] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    assert!(ok(&["train", "--help"]).contains("coupled"));
+}
+
+#[test]
+fn a_damaged_checkpoint_is_one_sentence() {
+    let (data, run) = (made().path("data"), made().path("run"));
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("run");
+    fs::create_dir_all(copy.join("checkpoint")).unwrap();
+    for file in ["config.toml", "history.csv", "model.safetensors"] {
+        fs::copy(Path::new(&run).join(file), copy.join(file)).unwrap();
+    }
+    let state = fs::read(Path::new(&run).join("checkpoint/state.safetensors")).unwrap();
+    let copy = copy.to_str().unwrap();
+    for damaged in [&state[..state.len() / 2], &b"rubbish"[..], &[][..]] {
+        fs::write(Path::new(copy).join("checkpoint/state.safetensors"), damaged).unwrap();
+        refused(&["train", "coupled", &data, "--out", copy, "--resume", "--device", "cpu"], &["state.safetensors", "damaged", "--resume"]);
+    }
+    fs::write(Path::new(copy).join("model.safetensors"), &state[..100]).unwrap();
+    refused(&["embed", copy, "--out", dir.path().join("z.npy").to_str().unwrap(), "--device", "cpu"], &["model.safetensors", "damaged"]);
+}
+
+#[test]
+fn a_resumed_run_without_a_checkpoint_says_that_it_starts_at_the_beginning() {
+    let data = made().path("data");
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let done = run(&[&["train", "coupled", &data, "--out", out.to_str().unwrap(), "--resume"][..], &QUICK].concat());
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    assert!(text(&done.stderr).contains("from the beginning"), "{}", text(&done.stderr));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_a_usable_run_and_resume_ends_where_an_unbroken_run_ends() {
+    let data = made().path("data");
+    let dir = tempfile::tempdir().unwrap();
+    let out = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let train = |name: &str, more: &[&str]| {
+        let out = out(name);
+        let args =
+            ["train", "coupled", &data, "--out", &out, "--device", "cpu", "--set", "hidden=8", "--epochs", "400", "--holdout", "0.2"];
+        [&args[..], &["--set", "patience=0"], more].concat().iter().map(|s| s.to_string()).collect::<Vec<_>>()
+    };
+    let strs = |v: &[String]| v.iter().map(|s| s.as_str()).collect::<Vec<_>>().join("\u{1f}");
+    let launch = |v: Vec<String>| {
+        command(&strs(&v).split('\u{1f}').collect::<Vec<_>>()).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let child = launch(train("broken", &[]));
+    let history = format!("{}/history.csv", out("broken"));
+    let started = Instant::now();
+    while fs::read_to_string(&history).map_or(0, |t| t.lines().count()) < 3 {
+        assert!(started.elapsed() < Duration::from_secs(20), "no epoch was done");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let broken = child.wait_with_output().unwrap();
+    assert!(broken.status.success(), "{:?} {}", broken.status, text(&broken.stderr));
+    assert!(text(&broken.stdout).contains("--resume"), "{}", text(&broken.stdout));
+    let epochs = fs::read_to_string(&history).unwrap().lines().count() - 1;
+    assert!(epochs < 400, "it was not interrupted: {epochs} epochs");
+    ok(&["embed", &out("broken"), "--out", &out("z.npy"), "--device", "cpu"]);
+    for args in [train("broken", &["--resume"]), train("whole", &[])] {
+        let done = launch(args).wait_with_output().unwrap();
+        assert!(done.status.success(), "{}", text(&done.stderr));
+    }
+    let read = |name: &str| fs::read(Path::new(&out(name)).join("model.safetensors")).unwrap();
+    assert!(read("broken") == read("whole"), "the resumed run ends elsewhere");
+    let terms = |name: &str| {
+        let text = fs::read_to_string(Path::new(&out(name)).join("history.csv")).unwrap();
+        text.lines()
+            .map(|l| l.split(',').enumerate().filter(|(i, _)| *i != 1).map(|(_, f)| f.to_string()).collect())
+            .collect::<Vec<Vec<_>>>()
+    };
+    assert_eq!(terms("broken"), terms("whole"));
+}
+
+// ---- the rest -----------------------------------------------------------------------------------------
+
+#[test]
+fn devices_lists_the_cpu_first() {
+    assert!(ok(&["devices"]).starts_with("cpu"));
+}
+
+#[test]
+fn a_closed_pipe_is_no_panic() {
+    let data = made().path("data");
+    let mut child = command(&["info", &data]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success() && out.stderr.is_empty(), "{:?} {}", out.status, text(&out.stderr));
+}
+
+#[test]
+fn unknown_commands_and_flags_name_the_nearest() {
+    refused(&["trian", "coupled"], &["train"]);
+    refused(&["info", "x", "--fast"], &["--fast"]);
+    refused(&[], &["couplet --help"]);
+    assert!(ok(&["--help"]).contains("simulate"));
+    assert!(ok(&["--version"]).starts_with("couplet "));
+}
