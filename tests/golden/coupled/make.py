@@ -30,9 +30,10 @@ In a file (NAME a modality, L = 0..3 hidden, 4 the last linear; weights [out, in
     x/NAME [n, F]                   a missing entry is NaN
     pair/A_B [n]                    weights of the pairs
     init/P grad/P after/P           P = enc.NAME.L.weight, enc.NAME.L.bias, dec.NAME.L.weight, dec.NAME.L.bias: start, gradient of
-                                    the total, after ten steps of Adam; after/bn.NAME.mean, after/bn.NAME.var the running statistics then
+                                    the total, after ten steps of Adam; after/bn.NAME.var the running variance then
     code/NAME recon/NAME            z and D(z) before the first step
-    eval/code.NAME eval/recon.NAME  the same after the ten steps, batch norm by its running statistics
+    first/bn.NAME.mean, .var        the running statistics after that one pass
+    eval/code.NAME eval/recon.NAME  z and D(z) by those, with the weights of the start
     term/T                          every loss term and term/total, before the first step (float64)
     losses [10]                     the total before each of the ten steps (float64)
     __metadata__.config             JSON: the configuration, the smallest eigenvalues, and under `float32` how far the same program strays
@@ -43,7 +44,7 @@ In a file (NAME a modality, L = 0..3 hidden, 4 the last linear; weights [out, in
 The ten steps are Adam (1e-3, 0.9, 0.999, 1e-7 added to the root of the bias-corrected second moment) on the same batch.
 Batch norm cancels whatever shifts all rows of a code alike: enc.NAME.4.bias, and enc.NAME.3.bias of a ReLU unit that is on in every
 row. Their gradients are zero but for rounding, which Adam then divides by its own size: where they end is chance, and nothing
-depends on it. Such entries are 0 in grad/ and NaN in after/.
+depends on it but the running mean. Such entries are 0 in grad/ and NaN in after/, and there is no after/bn.NAME.mean.
 """
 import json
 import sys
@@ -249,7 +250,9 @@ def make(name, c):
     start = Model(c, torch.float64)
     check_gradients(name, Model(c, torch.float64))
     with torch.no_grad():
-        z, recon, cov, terms = start.run()
+        z, recon, cov, terms = start.run(update=True)
+        eval_codes = [start.encode(i, False, False) for i in range(len(z))]
+        eval_recon = [start.decode(i, v) for i, v in enumerate(eval_codes)]
     smallest = [torch.linalg.eigvalsh(v)[0].item() for v in cov]
     if c["coupling"] == "min-singular-value":
         assert max(smallest) < c["floor"] if name == "floor-active" else min(smallest) > 5 * c["floor"], f"{name}: {smallest}: take another seed"
@@ -274,11 +277,10 @@ def make(name, c):
     for i, n in enumerate(c["names"]):
         out[f"x/{n}"] = data[i]
         out[f"code/{n}"], out[f"recon/{n}"] = f32(z[i]), f32(recon[i])
-        with torch.no_grad():
-            code = end.encode(i, False, False)
-            out[f"eval/code.{n}"], out[f"eval/recon.{n}"] = f32(code), f32(end.decode(i, code))
+        out[f"eval/code.{n}"], out[f"eval/recon.{n}"] = f32(eval_codes[i]), f32(eval_recon[i])
         if c["coupling"] != "plain":
-            out[f"after/bn.{n}.mean"], out[f"after/bn.{n}.var"] = map(f32, end.running[i])
+            out[f"first/bn.{n}.mean"], out[f"first/bn.{n}.var"] = map(f32, start.running[i])
+            out[f"after/bn.{n}.var"] = f32(end.running[i][1])
     for (i, j), w in pair.items():
         out[f"pair/{c['names'][i]}_{c['names'][j]}"] = w
     config = {key: v for key, v in c.items() if key not in ("lam", "seed", "missing", "paired")}

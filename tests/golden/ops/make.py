@@ -8,18 +8,17 @@ The environment and the versions are those of ../coupled/make.py. Inputs are rou
 float32. Everywhere `dy` is a random upstream gradient of `y` and dNAME the gradient of sum(y * dy) with respect to NAME, and every one of
 them was checked against central differences before it was written.
 
-    linear.ACT/        x [5, 4], w [3, 4], b [3] -> y = act(x w' + b); ACT linear relu elu leaky_relu_0.01 leaky_relu_0.2 sigmoid tanh softplus
+    linear.ACT/        x [5, 4], w [3, 4], b [3] -> y = act(x w' + b); ACT linear relu elu leaky_relu_0.01 leaky_relu_0.2 sigmoid tanh
     batch_norm.MODE/   x [7, 5] -> y; MODE train, eval, train_affine, eval_affine (gamma, beta [5]); eps 1e-5. Column 4 of x is nearly constant.
                        mean, var: the running statistics before; mean_after, var_after: after a training pass,
                        running <- 0.9 running + 0.1 batch with the biased variance, var_after_unbiased with the other one
     mse.masked/        y = sum over observed (x - target)^2 / count; NaN in the target is missing
     mse.weighted/      y = sum over observed w_r (x - target)^2 / sum over observed of w_r; w [6] one weight a row, some 0
     adam.plain/        p_0 .. p_5 [9] under gradients g_1 .. g_5, lr 1e-3, betas 0.9 0.999, eps 1e-7
-    adam.decay/        the same with lr 1e-4, betas 0.5 0.999, eps 1e-8 and 1e-4 p added to the gradient
+    adam.decay/        the same with lr 1e-2, betas 0.5 0.999, eps 1e-8 and decoupled decay 0.1 (AdamW)
     smallest.CASE/     z [9, 3] -> y the smallest eigenvalue of Zc'Zc/(n-1); CASE random, collapsed (two columns equal but for 1e-3)
-    inverse_root/      c [4, 4] symmetric positive -> y = c^(-1/2); dc symmetric
-    inverse_root.repeated/   the same at two pairs of equal eigenvalues
-    whiten/            z [9, 3] -> y = Zc (Zc'Zc/(n-1) + 1e-3 I)^(-1/2)
+    whiten.CASE/       z [9, 3] -> y = Zc (Zc'Zc/(n-1) + 1e-3 I)^(-1/2); CASE random, collapsed as above, repeated (z [8, 3] of orthogonal
+                       columns, two of the same length: two equal eigenvalues)
 """
 import sys
 from pathlib import Path
@@ -38,7 +37,6 @@ ACTIVATIONS = {
     "leaky_relu_0.2": lambda x: F.leaky_relu(x, 0.2),
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
-    "softplus": F.softplus,
 }
 rng = np.random.default_rng(2019)
 out = {}
@@ -64,7 +62,6 @@ def golden(room, f, constants={}, **inputs):
     with torch.no_grad():
         for (name, t), g in zip(inputs.items(), grads):
             d = torch.from_numpy(rng.standard_normal(tuple(t.shape)))
-            d = d + d.T if room.startswith("inverse_root") else d
             h = 1e-6
             at = [(f(**(inputs | {name: t + s * d}), **constants) * dy).sum().item() for s in (h, -h)]
             slope, expected = (at[0] - at[1]) / (2 * h), (g * d).sum().item()
@@ -91,9 +88,9 @@ def mse(x, target, w=torch.ones(6, dtype=torch.float64)):
     return (w * (x - target.nan_to_num()) ** 2).sum() / w.sum()
 
 
-def adam(room, **options):
+def adam(room, kind, **options):
     p = normal(9).requires_grad_()
-    optimiser = torch.optim.Adam([p], foreach=False, **options)
+    optimiser = kind([p], foreach=False, **options)
     put(room, p_0=p)
     for t in range(1, 6):
         # sizes from 1e-6 up, so that eps shows, and a zero that must not become NaN
@@ -142,8 +139,8 @@ def main():
     assert 0 < target.isnan().sum() < 12
     golden("mse.masked", mse, dict(target=target), x=normal(6, 4))
     golden("mse.weighted", mse, dict(target=target, w=torch.tensor([1, 0.25, 0, 0.5, 0.75, 0]).double()), x=normal(6, 4))
-    adam("adam.plain", lr=1e-3, betas=(0.9, 0.999), eps=1e-7)
-    adam("adam.decay", lr=1e-4, betas=(0.5, 0.999), eps=1e-8, weight_decay=1e-4)
+    adam("adam.plain", torch.optim.Adam, lr=1e-3, betas=(0.9, 0.999), eps=1e-7)
+    adam("adam.decay", torch.optim.AdamW, lr=1e-2, betas=(0.5, 0.999), eps=1e-8, weight_decay=0.1)
     z = normal(9, 3)
     collapsed = z.clone()
     collapsed[:, 2] = z[:, 0] + 2.0**-10 * z[:, 2]
@@ -151,10 +148,10 @@ def main():
     smallest = lambda z: torch.linalg.eigvalsh(covariance(z))[:1]
     golden("smallest.random", smallest, z=z)
     golden("smallest.collapsed", smallest, z=collapsed)
-    a = normal(4, 4)
-    golden("inverse_root", InverseRoot.apply, c=((a + a.T) / 8 + 2 * torch.eye(4)).float().double())
-    golden("inverse_root.repeated", InverseRoot.apply, c=torch.diag(torch.tensor([0.5, 2, 0.5, 2]).double()))
-    golden("whiten", lambda z: (z - z.mean(0)) @ InverseRoot.apply(covariance(z) + 1e-3 * torch.eye(3)), z=normal(9, 3))
+    i = torch.arange(8)
+    repeated = torch.stack([(-1.0) ** (i // 4), (-1.0) ** (i // 2), 2 * (-1.0) ** i], 1).double()
+    for name, code in (("random", z), ("collapsed", collapsed), ("repeated", repeated)):
+        golden(f"whiten.{name}", lambda z: (z - z.mean(0)) @ InverseRoot.apply(covariance(z) + 1e-3 * torch.eye(3)), z=code.detach().clone())
     file = save({k: np.ascontiguousarray(v) for k, v in out.items()})
     if "--check" in sys.argv:
         assert PATH.read_bytes() == file, f"{PATH.name} would change"
