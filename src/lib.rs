@@ -1,5 +1,7 @@
 //! couplet pairs the views that different instruments give of the same cells.
 
+#[cfg(feature = "models")]
+pub mod bench;
 pub mod device;
 pub mod engine;
 pub mod error;

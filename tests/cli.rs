@@ -113,7 +113,8 @@ fn import_makes_a_dataset_and_counts_missing_values_and_labels() {
     fs::write(dir.path().join("l.csv"), "id,kind\nc1,T\nc3,B\nnobody,B\n").unwrap();
     let out = dir.path().join("d");
     let (out, labels) = (out.to_str().unwrap(), dir.path().join("l.csv"));
-    let args = ["import", "--modality", &modality("a", &a), "--modality", &modality("b", &b), "--labels", labels.to_str().unwrap(), "--out", out];
+    let args =
+        ["import", "--modality", &modality("a", &a), "--modality", &modality("b", &b), "--labels", labels.to_str().unwrap(), "--out", out];
     let said = ok(&args);
     assert!(said.contains("3 missing"), "{said}");
     let info = ok(&["info", out]);
@@ -302,7 +303,10 @@ fn mistakes_of_train_are_one_sentence_with_a_hint() {
     refused(&["train", "coupled", &data, "--out", &run], &["--resume"]);
     refused(&["train", "coupled", &data, "--out", &data], &["no run"]);
     refused(&[&["train", "coupled", &data, "--out", &run, "--resume", "--seed", "5"][..], &QUICK].concat(), &["seed = 0, not 5"]);
-    refused(&[&["train", "coupled", &data, "--out", &run, "--resume", "--set", "lr=0.5"][..], &QUICK].concat(), &["lr = 0.001, not lr = 0.5"]);
+    refused(
+        &[&["train", "coupled", &data, "--out", &run, "--resume", "--set", "lr=0.5"][..], &QUICK].concat(),
+        &["lr = 0.001, not lr = 0.5"],
+    );
 }
 
 #[test]
@@ -351,11 +355,14 @@ fn ctrl_c_leaves_a_usable_run_and_resume_ends_where_an_unbroken_run_ends() {
     let out = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
     let train = |name: &str, more: &[&str]| {
         let out = out(name);
-        let args = ["train", "coupled", &data, "--out", &out, "--device", "cpu", "--set", "hidden=8", "--epochs", "400", "--holdout", "0.2"];
+        let args =
+            ["train", "coupled", &data, "--out", &out, "--device", "cpu", "--set", "hidden=8", "--epochs", "400", "--holdout", "0.2"];
         [&args[..], &["--set", "patience=0"], more].concat().iter().map(|s| s.to_string()).collect::<Vec<_>>()
     };
     let strs = |v: &[String]| v.iter().map(|s| s.as_str()).collect::<Vec<_>>().join("\u{1f}");
-    let launch = |v: Vec<String>| command(&strs(&v).split('\u{1f}').collect::<Vec<_>>()).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let launch = |v: Vec<String>| {
+        command(&strs(&v).split('\u{1f}').collect::<Vec<_>>()).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    };
     let child = launch(train("broken", &[]));
     let history = format!("{}/history.csv", out("broken"));
     let started = Instant::now();
@@ -378,7 +385,9 @@ fn ctrl_c_leaves_a_usable_run_and_resume_ends_where_an_unbroken_run_ends() {
     assert!(read("broken") == read("whole"), "the resumed run ends elsewhere");
     let terms = |name: &str| {
         let text = fs::read_to_string(Path::new(&out(name)).join("history.csv")).unwrap();
-        text.lines().map(|l| l.split(',').enumerate().filter(|(i, _)| *i != 1).map(|(_, f)| f.to_string()).collect()).collect::<Vec<Vec<_>>>()
+        text.lines()
+            .map(|l| l.split(',').enumerate().filter(|(i, _)| *i != 1).map(|(_, f)| f.to_string()).collect())
+            .collect::<Vec<Vec<_>>>()
     };
     assert_eq!(terms("broken"), terms("whole"));
 }

@@ -21,6 +21,7 @@ pub mod manifest;
 pub mod mapped;
 pub mod npy;
 pub mod pairs;
+pub mod plan;
 pub mod preprocess;
 pub mod simulate;
 pub mod split;

@@ -167,12 +167,16 @@ pub fn read_header(reader: &mut impl Read, file: &Path, place: &str) -> Result<H
             return Err(Error::input(
                 file,
                 place,
-                format!("the elements are of type {}{what}, wanted are floats, integers or booleans: convert with NumPy's astype", raw.descr),
+                format!(
+                    "the elements are of type {}{what}, wanted are floats, integers or booleans: convert with NumPy's astype",
+                    raw.descr
+                ),
             ));
         }
     };
     let body_len = raw.shape.iter().try_fold(dtype.size() as u64, |n, &d| n.checked_mul(d as u64));
-    let body_len = body_len.filter(|&n| n < 1 << 62).ok_or_else(|| Error::input(file, place, format!("the shape {:?} is impossible", raw.shape)))?;
+    let body_len =
+        body_len.filter(|&n| n < 1 << 62).ok_or_else(|| Error::input(file, place, format!("the shape {:?} is impossible", raw.shape)))?;
     Ok(Header { dtype, big_endian, fortran: raw.fortran, shape: raw.shape, body: raw.body, body_len })
 }
 

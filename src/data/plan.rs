@@ -98,7 +98,9 @@ impl Plan {
             // One stream a modality: its singles do not depend on which other modalities there are.
             let (singles, again) = (SINGLES + ((m as u32) << 16), AGAIN + ((m as u32) << 16));
             let mut alone: Vec<u32> = match epoch {
-                Some(e) => rng::permutation(self.singles[m].len(), self.seed, singles, e).iter().map(|&i| self.singles[m][i as usize]).collect(),
+                Some(e) => {
+                    rng::permutation(self.singles[m].len(), self.seed, singles, e).iter().map(|&i| self.singles[m][i as usize]).collect()
+                }
                 None => self.singles[m].clone(),
             };
             alone.reverse(); // taken from the end

@@ -13,7 +13,9 @@ pub mod cuda;
 #[cfg(feature = "emulated")]
 pub mod emulated;
 pub mod launch;
+pub mod probe;
 pub mod random;
+pub mod small_gemm;
 pub mod sources;
 pub mod vector;
 

@@ -168,8 +168,10 @@ pub mod init {
 
     /// Uniform on ±bound.
     pub fn uniform(seed: u64, name: &str, count: usize, bound: f32) -> Vec<f32> {
-        let stream = stream_of(name);
-        (0..count).map(|i| (2.0 * rng::uniform(seed, stream, 0, i as u32) - 1.0) * bound).collect()
+        let mut values = vec![0.0; count];
+        rng::fill_uniform(&mut values, seed, stream_of(name), 0, 0);
+        values.iter_mut().for_each(|v| *v = (2.0 * *v - 1.0) * bound);
+        values
     }
 
     /// A stream of random numbers for a name: FNV-1a with the top bit set: apart from the numbered streams.

@@ -7,8 +7,8 @@ pub mod coupled;
 pub mod options;
 pub mod settings;
 
-use crate::engine::optim::AdamSettings;
 use crate::engine::ops::batch_norm::BatchNormState;
+use crate::engine::optim::AdamSettings;
 use crate::engine::{Step, Var, Weight};
 use crate::error::{Error, Result, nearest};
 use options::OptionSpec;

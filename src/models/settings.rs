@@ -166,11 +166,9 @@ impl Settings {
     }
 
     fn find(&self, key: &str, of: &str) -> Result<Setting<'_>> {
-        self.entries
-            .iter()
-            .find(|e| same(e.spec.name, key) && e.of == of)
-            .map(Setting)
-            .ok_or_else(|| Error::Internal(format!("model {} reads its option {key:?} of {of:?}, which its table does not have", self.model)))
+        self.entries.iter().find(|e| same(e.spec.name, key) && e.of == of).map(Setting).ok_or_else(|| {
+            Error::Internal(format!("model {} reads its option {key:?} of {of:?}, which its table does not have", self.model))
+        })
     }
 
     /// What came from `source`, as `key = value`, for a line to the user. An option whose parts are equal is named once.

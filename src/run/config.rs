@@ -74,10 +74,13 @@ impl Config {
     /// Reads `RUN/config.toml`.
     pub fn read(path: &Path) -> Result<Config> {
         let mut table = read_toml(path)?;
-        let missing = |key: &str| Error::input(path, format!("key {key:?}"), "it is missing: this is no config.toml of a run, or it was edited");
+        let missing =
+            |key: &str| Error::input(path, format!("key {key:?}"), "it is missing: this is no config.toml of a run, or it was edited");
         match table.get("format").and_then(toml::Value::as_integer) {
             Some(FORMAT) => {}
-            Some(n) => return Err(Error::input(path, "key \"format\"", format!("it is {n}, this couplet reads {FORMAT}: use a newer couplet"))),
+            Some(n) => {
+                return Err(Error::input(path, "key \"format\"", format!("it is {n}, this couplet reads {FORMAT}: use a newer couplet")));
+            }
             None => return Err(missing("format")),
         }
         let mut text = |key: &str| match table.remove(key) {
@@ -88,7 +91,8 @@ impl Config {
         let (model, dataset) = (text("model")?.ok_or_else(|| missing("model"))?, text("dataset")?.ok_or_else(|| missing("dataset"))?);
         let (precision, ran_on) = (text("precision")?.ok_or_else(|| missing("precision"))?, text("ran_on")?.unwrap_or_default());
         let (holdout, labels) = (text("holdout")?, text("labels")?);
-        let seed = table.get("seed").and_then(toml::Value::as_integer).and_then(|s| u64::try_from(s).ok()).ok_or_else(|| missing("seed"))?;
+        let seed =
+            table.get("seed").and_then(toml::Value::as_integer).and_then(|s| u64::try_from(s).ok()).ok_or_else(|| missing("seed"))?;
         let paired = table.get("paired").and_then(toml::Value::as_float).ok_or_else(|| missing("paired"))?;
         let modalities = match table.get("modalities") {
             None => Some(Vec::new()),

@@ -30,7 +30,8 @@ impl History {
         if history.columns.first().map(String::as_str) != Some("epoch") {
             return Err(Error::input(path, "line 1", "the header does not begin with \"epoch\": this is no history of a run"));
         }
-        let kept: Vec<&str> = lines.filter(|l| l.split(',').next().and_then(|e| e.parse().ok()).is_some_and(|e: usize| e <= epoch)).collect();
+        let kept: Vec<&str> =
+            lines.filter(|l| l.split(',').next().and_then(|e| e.parse().ok()).is_some_and(|e: usize| e <= epoch)).collect();
         atomic::write_file(path, (header.to_string() + &kept.concat()).as_bytes())?;
         Ok(history)
     }
@@ -44,7 +45,12 @@ impl History {
             text = self.columns.join(",") + "\n";
         } else if !names.eq(self.columns.iter().map(String::as_str)) {
             let given: Vec<&str> = terms.iter().map(|t| t.0).collect();
-            return Err(Error::Internal(format!("{}: columns {} and terms {}", self.path.display(), self.columns.join(","), given.join(","))));
+            return Err(Error::Internal(format!(
+                "{}: columns {} and terms {}",
+                self.path.display(),
+                self.columns.join(","),
+                given.join(",")
+            )));
         }
         text += &format!("{epoch},{seconds:.3}");
         for (_, value) in terms {

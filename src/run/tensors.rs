@@ -73,9 +73,10 @@ pub fn load_tensors(path: &Path) -> Result<Saved> {
     let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
     let damaged = |why: &str| Error::input(path, "", format!("the file is damaged or cut short ({why})"));
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(&e.to_string()))?;
-    let text = header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| {
-        Error::input(path, "", "this safetensors file was not written by couplet: its metadata has no entry \"couplet\"")
-    })?;
+    let text =
+        header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| {
+            Error::input(path, "", "this safetensors file was not written by couplet: its metadata has no entry \"couplet\"")
+        })?;
     let Record { crc32, record } = serde_json::from_str(text).map_err(|e| damaged(&e.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(&e.to_string()))?;
     let mut views = file.tensors();

@@ -2,7 +2,6 @@
 //!
 //! Both give the same numbers; the first leaves nothing to do for the host in a step but to say where the minibatch begins.
 
-use super::session::Session;
 use crate::data::dataset::Dataset;
 use crate::data::plan::Plan;
 use crate::data::preprocess::Preprocess;
@@ -26,7 +25,15 @@ enum Source {
 
 impl Feed {
     /// Puts the modality on the device, or makes room for a minibatch of it. `slots` is the longest epoch, `batch` the largest minibatch.
-    pub fn new(s: &mut Step, dataset: &Dataset, modality: usize, preprocess: &Preprocess, slots: usize, batch: usize, resident: bool) -> Result<Feed> {
+    pub fn new(
+        s: &mut Step,
+        dataset: &Dataset,
+        modality: usize,
+        preprocess: &Preprocess,
+        slots: usize,
+        batch: usize,
+        resident: bool,
+    ) -> Result<Feed> {
         let m = dataset.modality(modality);
         let (cells, features) = (m.cells(), m.features());
         s.end();
@@ -40,10 +47,18 @@ impl Feed {
         for first in (0..cells).step_by(ROWS) {
             let rows = ROWS.min(cells - first);
             for r in 0..rows {
-                Session::row(preprocess, dataset, modality, first + r, &mut host[r * features..(r + 1) * features])?;
+                preprocess.row(m, first + r, &mut host[r * features..(r + 1) * features])?;
             }
             s.upload_at(x, first * features, &host[..rows * features])?;
         }
+        Ok(Feed { modality, features, source: Source::Resident { x, order } })
+    }
+
+    /// A modality of these values [cells, features], whole on the device: for measurements and for data that no file holds.
+    pub fn of_values(s: &mut Step, modality: usize, features: usize, values: &[f32], slots: usize) -> Result<Feed> {
+        s.end();
+        let (x, order) = (s.resident([values.len() / features.max(1), features])?, s.resident([1, slots])?);
+        s.upload(x, values)?;
         Ok(Feed { modality, features, source: Source::Resident { x, order } })
     }
 
@@ -56,10 +71,18 @@ impl Feed {
     }
 
     /// What the host has to do before a step on slots `start .. start + rows`: nothing for a resident modality.
-    pub fn stage(&mut self, s: &mut Step, dataset: &Dataset, preprocess: &Preprocess, plan: &Plan, start: usize, rows: usize) -> Result<()> {
+    pub fn stage(
+        &mut self,
+        s: &mut Step,
+        dataset: &Dataset,
+        preprocess: &Preprocess,
+        plan: &Plan,
+        start: usize,
+        rows: usize,
+    ) -> Result<()> {
         if let Source::Staged { buffer, host } = &mut self.source {
             for (out, &row) in host.chunks_exact_mut(self.features.max(1)).zip(&plan.order(self.modality)[start..start + rows]) {
-                Session::row(preprocess, dataset, self.modality, row as usize, out)?;
+                preprocess.row(dataset.modality(self.modality), row as usize, out)?;
             }
             s.upload(*buffer, &host[..rows * self.features])?;
         }

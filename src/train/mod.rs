@@ -24,7 +24,6 @@ use crate::engine::{Precision, Step};
 use crate::error::{Error, Result};
 use crate::models::settings::Settings;
 use crate::models::{Model, ModelSpec};
-use crate::run::rows::RowsWriter;
 use crate::run::{Run, Saved, Tensor, bits, bits_list};
 use prepare::Preparation;
 use serde::{Deserialize, Serialize};
@@ -291,8 +290,7 @@ impl<'a> Training<'a> {
         for part in 0..parts {
             let (start, end) = (slots * part / parts, slots * (part + 1) / parts);
             let (s, model) = (&mut self.session.step, &*self.session.model);
-            let values =
-                self.stepper.evaluate(s, model, self.request.dataset, &self.session.preprocess, held, start, end - start)?;
+            let values = self.stepper.evaluate(s, model, self.request.dataset, &self.session.preprocess, held, start, end - start)?;
             sums.iter_mut().zip(values).for_each(|(sum, v)| *sum += v * (end - start) as f64);
         }
         Ok(Some(sums.iter().map(|s| s / slots as f64).collect()))
@@ -363,12 +361,10 @@ impl<'a> Training<'a> {
         }
         self.run.save_model(&tensors, &serde_json::json!({ "model": self.request.model.name }))?;
         for (m, modality) in dataset.modalities().iter().enumerate() {
-            let columns: Vec<String> = (1..=self.session.model.latent()).map(|i| format!("Z{i}")).collect();
-            let mut out = RowsWriter::create(&self.run.embedding(modality.name()), modality.cells(), &[], &columns)?;
+            let mut out = self.run.write_embedding(modality.name(), modality.cell_ids(), self.session.model.latent())?;
             let all: Vec<u32> = (0..modality.cells() as u32).collect();
             self.session.embed(dataset, m, &all, &mut |_, z| out.row(&[], z))?;
             out.commit()?;
-            self.run.save_cells(modality.name(), modality.cell_ids())?;
         }
         Ok(())
     }

@@ -11,8 +11,9 @@ use crate::data::split::{self, Split};
 use crate::device::Device;
 use crate::engine::Step;
 use crate::error::{Error, Result};
+use crate::models::Modality;
+use crate::models::options::Value;
 use crate::models::settings::Settings;
-use crate::models::{Modality, ModelSpec};
 use crate::run::{Config, ModalityShape, Run, Saved, Tensor};
 use std::path::{Path, PathBuf};
 
@@ -65,27 +66,27 @@ impl Preparation {
         check_modalities(dataset)?;
         let split = match &request.holdout {
             Some(holdout) => split::split(dataset, holdout, request.seed)?,
-            None => Split::nothing(dataset),
+            None => Split::none(dataset),
         };
-        let rows_where = |held: bool| -> Vec<Vec<u32>> {
-            let keep = |flags: &Vec<bool>| (0..flags.len() as u32).filter(|&r| flags[r as usize] == held).collect();
-            split.held.iter().map(keep).collect()
-        };
-        let (training_rows, held_rows) = (rows_where(false), rows_where(true));
+        let k = dataset.modalities().len();
+        let training_rows: Vec<Vec<u32>> = (0..k).map(|m| split.training(m)).collect();
+        let held_rows: Vec<Vec<u32>> = (0..k).map(|m| split.held_out(m)).collect();
         for (m, rows) in dataset.modalities().iter().zip(&training_rows) {
             if rows.is_empty() {
                 return Err(Error::usage(format!("every cell of {} is held out: nothing is left to train on", m.name())));
             }
         }
-        let (known, held_units) = units(dataset, &split);
-        let kept = split::keep(known.len(), request.paired, request.seed);
-        let used: Vec<Unit> = kept.iter().map(|&u| known[u].clone()).collect();
+        let known = split.training_units(dataset);
+        let used = units(dataset, &split::keep_pairs(&known, request.paired, request.seed));
+        let held_units = units(dataset, &split.held_out_units(dataset));
         let pairs = (known.len(), used.len());
 
         let mut settings = request.settings.clone();
         let mut preprocess = Vec::new();
         for (m, rows) in dataset.modalities().iter().zip(&training_rows) {
-            let recipe = Recipe::new(&settings.of("preprocess", m.name())?.words()?, m, request.model.count_recipe)?;
+            let chosen = Recipe::from_words(settings.of("preprocess", m.name())?.words()?)?;
+            let recipe = chosen.resolve(m, request.model.count_recipe)?;
+            settings.fill("preprocess", m.name(), Value::Words(recipe.to_string().split(',').map(str::to_string).collect()));
             preprocess.push(Preprocess::fit(m, rows, &recipe)?);
         }
         let modalities = model_modalities(dataset, &preprocess);
@@ -125,7 +126,7 @@ impl Preparation {
                 cells: (training_rows[m].len(), held_rows[m].len()),
                 features,
                 missing: data.facts().missing as f64 / (data.cells() * features).max(1) as f64,
-                steps: preprocess[m].describe(),
+                steps: preprocess[m].recipe().to_string(),
                 resident: resident[m],
             }
         };
@@ -165,17 +166,11 @@ pub(super) fn model_modalities(dataset: &Dataset, preprocess: &[Preprocess]) -> 
     dataset.modalities().iter().zip(preprocess).map(modality).collect()
 }
 
-/// The units among the training cells, and those among the held-out cells.
-fn units(dataset: &Dataset, split: &Split) -> (Vec<Unit>, Vec<Unit>) {
+/// Units of the dataset, as a plan takes them.
+fn units(dataset: &Dataset, which: &[usize]) -> Vec<Unit> {
     let (links, k) = (dataset.links(), dataset.modalities().len());
-    let (mut training, mut held) = (Vec::new(), Vec::new());
-    for u in 0..links.len() {
-        let rows: Vec<Option<u32>> = (0..k).map(|m| links.row(u, m)).collect();
-        let out = rows.iter().enumerate().any(|(m, r)| r.is_some_and(|r| split.held[m][r as usize]));
-        let unit = Unit { rows, confidence: links.confidence(u) };
-        if out { held.push(unit) } else { training.push(unit) }
-    }
-    (training, held)
+    let unit = |&u: &usize| Unit { rows: (0..k).map(|m| links.row(u, m)).collect(), confidence: links.confidence(u) };
+    which.iter().map(unit).collect()
 }
 
 fn open_run(request: &TrainRequest, settings: &Settings, device: &str) -> Result<Run> {
@@ -213,17 +208,12 @@ fn dataset_path(dataset: &Path, run: &Path) -> PathBuf {
 /// What preprocessing learnt, as the run keeps it.
 pub(super) fn preprocess_tensors(name: &str, p: &Preprocess) -> Vec<Tensor> {
     let tensor = |what: &str, v: &[f32]| (format!("preprocess.{name}.{what}"), [1, v.len()], v.to_vec());
-    vec![
-        tensor("mean", p.means()),
-        tensor("scale", p.scales()),
-        tensor("unit_mean", p.unit_mean()),
-        tensor("unit_sd", p.unit_sd()),
-    ]
+    vec![tensor("mean", p.means()), tensor("scale", p.scales()), tensor("unit_mean", p.unit_mean()), tensor("unit_sd", p.unit_sd())]
 }
 
 /// The preprocessing of a run's modality.
-pub(super) fn preprocess_of(saved: &Saved, spec: &ModelSpec, settings: &Settings, m: &crate::data::Modality) -> Result<Preprocess> {
-    let recipe = Recipe::new(&settings.of("preprocess", m.name())?.words()?, m, spec.count_recipe)?;
+pub(super) fn preprocess_of(saved: &Saved, settings: &Settings, m: &crate::data::Modality) -> Result<Preprocess> {
+    let recipe = settings.of("preprocess", m.name())?.words()?.join(",");
     let part = |what: &str| Ok::<_, Error>(saved.need(&format!("preprocess.{}.{what}", m.name()))?.1.to_vec());
-    Preprocess::from_parts(recipe, part("mean")?, part("scale")?, part("unit_mean")?, part("unit_sd")?)
+    Preprocess::from_parts(&recipe, part("mean")?, part("scale")?, part("unit_mean")?, part("unit_sd")?)
 }

@@ -32,12 +32,6 @@ impl Session {
         Session { step, model, preprocess, stages, host: Vec::new() }
     }
 
-    /// A modality's raw row, preprocessed, into `out` [features].
-    pub fn row(preprocess: &Preprocess, dataset: &Dataset, modality: usize, row: usize, out: &mut [f32]) -> Result<()> {
-        dataset.modality(modality).row_into(row, out)?;
-        preprocess.apply(out)
-    }
-
     /// Puts `rows` of a modality on the device and begins an evaluation step on them; x [rows, features]. At most [`CHUNK`] rows.
     fn begin_on(&mut self, dataset: &Dataset, modality: usize, rows: &[u32]) -> Result<Var> {
         let features = dataset.modality(modality).features();
@@ -53,7 +47,7 @@ impl Session {
         self.host.resize(rows.len() * features, 0.0);
         let preprocess = &self.preprocess[modality];
         for (out, &row) in self.host.chunks_exact_mut(features.max(1)).zip(rows) {
-            Session::row(preprocess, dataset, modality, row as usize, out)?;
+            preprocess.row(dataset.modality(modality), row as usize, out)?;
         }
         self.step.upload(stage, &self.host)?;
         self.step.begin(false, 0, 0)?;

@@ -57,11 +57,8 @@ impl Trained {
     pub(crate) fn session(&mut self, dataset: &Dataset) -> Result<&mut Session> {
         if self.session.is_none() {
             self.check(dataset)?;
-            let preprocess: Vec<Preprocess> = dataset
-                .modalities()
-                .iter()
-                .map(|m| preprocess_of(&self.saved, self.spec, &self.settings, m))
-                .collect::<Result<_>>()?;
+            let preprocess: Vec<Preprocess> =
+                dataset.modalities().iter().map(|m| preprocess_of(&self.saved, &self.settings, m)).collect::<Result<_>>()?;
             let Some(device) = self.device.take() else {
                 return Err(Error::Internal("the run's device went to a dataset that it does not fit".into()));
             };

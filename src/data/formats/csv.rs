@@ -23,7 +23,13 @@ pub(super) fn open(opening: &Opening) -> Result<Source> {
         let hint = hint.iter().find(|(c, _)| first.contains(*c)).map(|(_, name)| format!("; the fields seem to be separated by {name}"));
         return Err(Error::input(file, "line 1", format!("one field, no feature names{}", hint.unwrap_or_default())));
     }
-    let head = Head { cells: None, shape: vec![features.len()], layout: Layout::Dense(Dtype::F32), features: Some(features.clone()), cell_ids: None };
+    let head = Head {
+        cells: None,
+        shape: vec![features.len()],
+        layout: Layout::Dense(Dtype::F32),
+        features: Some(features.clone()),
+        cell_ids: None,
+    };
     let rows = CsvRows { reader, features, file: file.to_path_buf(), missing_nan: opening.missing_nan, lines: Vec::new() };
     Ok(Source { head, rows: Box::new(rows) })
 }
@@ -44,7 +50,8 @@ impl Rows for CsvRows {
         let line = self.reader.line();
         let (found, wanted) = (self.reader.fields().len(), self.features.len() + 1);
         if found != wanted {
-            let hint = if self.lines.is_empty() && found == wanted + 1 { "; the header needs a name for the column of cell ids" } else { "" };
+            let hint =
+                if self.lines.is_empty() && found == wanted + 1 { "; the header needs a name for the column of cell ids" } else { "" };
             return Err(Error::input(&self.file, format!("line {line}"), format!("{found} fields, the header has {wanted}{hint}")));
         }
         let id = self.reader.text(0)?;

@@ -18,7 +18,7 @@ use super::hooks::Hooks;
 use super::npy::Dtype;
 use crate::error::{Error, Result, nearest};
 
-pub use text::{Table, TableReader, delimiter_of};
+pub use text::{Table, TableReader, delimiter_of, first_repeat};
 
 /// One format: the endings that choose it and the function that opens it.
 pub struct Format {
@@ -150,7 +150,10 @@ pub fn open(opening: &Opening) -> Result<Source> {
         return Err(Error::input(
             file,
             "",
-            format!("the ending says no format that is read here: {}, or a folder with matrix.mtx, barcodes.tsv and features.tsv", all.join(" ")),
+            format!(
+                "the ending says no format that is read here: {}, or a folder with matrix.mtx, barcodes.tsv and features.tsv",
+                all.join(" ")
+            ),
         ));
     };
     let source = (format.open)(opening)?;
@@ -190,7 +193,9 @@ impl ModalitySource {
 /// Splits `FILE#KEY`; a file that exists under the whole text has no key.
 pub fn split_key(text: &str) -> (PathBuf, Option<String>) {
     match text.rsplit_once('#') {
-        Some((file, key)) if !file.is_empty() && !key.is_empty() && !Path::new(text).exists() => (PathBuf::from(file), Some(key.to_string())),
+        Some((file, key)) if !file.is_empty() && !key.is_empty() && !Path::new(text).exists() => {
+            (PathBuf::from(file), Some(key.to_string()))
+        }
         _ => (PathBuf::from(text), None),
     }
 }

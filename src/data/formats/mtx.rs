@@ -44,7 +44,10 @@ pub(super) fn open(opening: &Opening) -> Result<Source> {
         (Some(rows), _) => rows,
         (None, Some(_)) => RowsAre::Features,
         (None, None) => {
-            let message = format!("no barcodes.tsv and features.tsv (or genes.tsv) beside it: say what its {} rows are with --rows cells or --rows features", size.rows);
+            let message = format!(
+                "no barcodes.tsv and features.tsv (or genes.tsv) beside it: say what its {} rows are with --rows cells or --rows features",
+                size.rows
+            );
             return Err(Error::input(file, "", message));
         }
     };
@@ -65,7 +68,11 @@ pub(super) fn open(opening: &Opening) -> Result<Source> {
         }
         None => {
             if let Some(key) = opening.key {
-                return Err(Error::input(file, "", format!("\"#{key}\" chooses a feature type, but there is no features.tsv beside the file")));
+                return Err(Error::input(
+                    file,
+                    "",
+                    format!("\"#{key}\" chooses a feature type, but there is no features.tsv beside the file"),
+                ));
             }
         }
     }
@@ -156,7 +163,8 @@ impl Names {
         match key {
             None if kinds.len() > 1 => {
                 let counted = kinds.iter().map(|k| format!("{k} ({})", self.features.iter().filter(|f| kind(f) == *k).count()));
-                let message = format!("the features are of several types: {}; choose one with FILE#TYPE", counted.collect::<Vec<_>>().join(", "));
+                let message =
+                    format!("the features are of several types: {}; choose one with FILE#TYPE", counted.collect::<Vec<_>>().join(", "));
                 return Err(Error::input(&self.features_file, "", message));
             }
             Some(key) if !kinds.iter().any(|k| k == key) => return Err(no_such_key(&self.features_file, key, "feature type", &kinds)),
@@ -259,7 +267,9 @@ impl Reader {
         let banner = String::from_utf8_lossy(&self.buffer).to_lowercase();
         let words: Vec<&str> = banner.split_ascii_whitespace().collect();
         let ["%%matrixmarket", "matrix", form, field, symmetry] = words.as_slice() else {
-            return Err(self.bad("not a MatrixMarket file: its first line must be like \"%%MatrixMarket matrix coordinate integer general\""));
+            return Err(
+                self.bad("not a MatrixMarket file: its first line must be like \"%%MatrixMarket matrix coordinate integer general\"")
+            );
         };
         self.coordinate = match *form {
             "coordinate" => true,
@@ -268,7 +278,9 @@ impl Reader {
         };
         self.pattern = *field == "pattern";
         if !matches!(*field, "real" | "integer" | "pattern" | "double") || (self.pattern && !self.coordinate) {
-            return Err(self.bad(format!("values of kind \"{field}\" cannot be read: real, integer or (in coordinate form) pattern is wanted")));
+            return Err(
+                self.bad(format!("values of kind \"{field}\" cannot be read: real, integer or (in coordinate form) pattern is wanted"))
+            );
         }
         if *symmetry != "general" {
             return Err(self.bad(format!("a {symmetry} matrix cannot be cells x features: \"general\" is wanted")));
@@ -311,15 +323,24 @@ impl Reader {
                 return Err(self.bad(format!("\"{}\" is not an entry: row, column and value are wanted", self.shown())));
             };
             if row < 1 || column < 1 || row > rows as u64 || column > columns as u64 {
-                return Err(self.bad(format!("the entry at row {row}, column {column} lies outside the {rows} x {columns} matrix (counting from 1)")));
+                return Err(self
+                    .bad(format!("the entry at row {row}, column {column} lies outside the {rows} x {columns} matrix (counting from 1)")));
             }
             ((row - 1) as u32, (column - 1) as u32)
         } else {
             ((self.read % rows as u64) as u32, (self.read / rows as u64) as u32)
         };
-        let value = if self.pattern { Some(1.0) } else { words.next().and_then(|w| std::str::from_utf8(w).ok()).and_then(|w| w.parse::<f32>().ok()) };
+        let value = if self.pattern {
+            Some(1.0)
+        } else {
+            words.next().and_then(|w| std::str::from_utf8(w).ok()).and_then(|w| w.parse::<f32>().ok())
+        };
         let (Some(value), None) = (value, words.next()) else {
-            return Err(self.bad(format!("\"{}\" is not an entry: {}", self.shown(), if self.coordinate { "row, column and value are wanted" } else { "one value is wanted" })));
+            return Err(self.bad(format!(
+                "\"{}\" is not an entry: {}",
+                self.shown(),
+                if self.coordinate { "row, column and value are wanted" } else { "one value is wanted" }
+            )));
         };
         if value.is_infinite() && self.buffer.trim_ascii_end().last().is_some_and(u8::is_ascii_digit) {
             return Err(self.bad(format!("\"{}\": the value is too large for a 32-bit float", self.shown())));

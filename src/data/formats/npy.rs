@@ -34,7 +34,10 @@ pub(super) fn cells_and_shape(header: &Header, file: &Path, place: &str) -> Resu
         other => Err(Error::input(
             file,
             place,
-            format!("the array has {} axes {other:?}: two (cells x features) or four (cells x channels x height x width) are wanted", other.len()),
+            format!(
+                "the array has {} axes {other:?}: two (cells x features) or four (cells x channels x height x width) are wanted",
+                other.len()
+            ),
         )),
     }
 }

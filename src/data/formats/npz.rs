@@ -43,7 +43,20 @@ pub(super) fn open(opening: &Opening) -> Result<Source> {
     let head = Head { cells: Some(cells as u64), shape, layout: stored_as(header.dtype), features: None, cell_ids: None };
     let buffer = Vec::new();
     let width = head.width();
-    Ok(Source { head, rows: Box::new(DenseRows { reader, header, file: file.to_path_buf(), name, width, cells, next: 0, missing_nan: opening.missing_nan, buffer }) })
+    Ok(Source {
+        head,
+        rows: Box::new(DenseRows {
+            reader,
+            header,
+            file: file.to_path_buf(),
+            name,
+            width,
+            cells,
+            next: 0,
+            missing_nan: opening.missing_nan,
+            buffer,
+        }),
+    })
 }
 
 fn zip_error(file: &Path, e: zip::result::ZipError) -> Error {
@@ -76,7 +89,8 @@ fn entry(file: &Path, name: &str) -> Result<Checked> {
         other => zip_error(file, other),
     })?;
     let damaged = || Error::input(file, name, "the archive is damaged: no data found");
-    let (start, packed, size, crc, method) = (entry.data_start().ok_or_else(damaged)?, entry.compressed_size(), entry.size(), entry.crc32(), entry.compression());
+    let (start, packed, size, crc, method) =
+        (entry.data_start().ok_or_else(damaged)?, entry.compressed_size(), entry.size(), entry.crc32(), entry.compression());
     drop(entry);
     let mut raw = open_regular(file)?;
     raw.seek(SeekFrom::Start(start)).map_err(|e| Error::io("read", file, e))?;
@@ -171,7 +185,19 @@ impl Column {
             return Err(Error::input(file, name, format!("one axis is wanted, the shape is {:?}", h.shape)));
         };
         let (bytes, integers, floats) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Column { reader, dtype: h.dtype, big_endian: h.big_endian, file: file.to_path_buf(), name, length: length as u64, taken: 0, bytes, integers, floats, at: 0 })
+        Ok(Column {
+            reader,
+            dtype: h.dtype,
+            big_endian: h.big_endian,
+            file: file.to_path_buf(),
+            name,
+            length: length as u64,
+            taken: 0,
+            bytes,
+            integers,
+            floats,
+            at: 0,
+        })
     }
 
     fn chunk(&mut self) -> Result<()> {
@@ -283,7 +309,10 @@ impl Compressed {
     fn open(file: &Path, major: usize, minor: usize) -> Result<Compressed> {
         let (mut indptr, indices, data) = (Column::open(file, "indptr")?, Column::open(file, "indices")?, Column::open(file, "data")?);
         if indptr.length != major as u64 + 1 || indices.length != data.length {
-            let message = format!("{} indptr, {} indices and {} values do not make a matrix of {major} rows", indptr.length, indices.length, data.length);
+            let message = format!(
+                "{} indptr, {} indices and {} values do not make a matrix of {major} rows",
+                indptr.length, indices.length, data.length
+            );
             return Err(Error::input(file, "", message));
         }
         let first = indptr.integer()?;
@@ -303,7 +332,11 @@ impl Compressed {
         let total = self.data.length as i64;
         if end < self.reached || end > total || (self.next == self.major && end != total) {
             let wanted = if self.next == self.major { format!("{total}") } else { format!("{} to {total}", self.reached) };
-            return Err(Error::input(&self.file, format!("indptr, element {}", self.next), format!("it is {end}, {wanted} is wanted: the file is damaged")));
+            return Err(Error::input(
+                &self.file,
+                format!("indptr, element {}", self.next),
+                format!("it is {end}, {wanted} is wanted: the file is damaged"),
+            ));
         }
         let n = end - self.reached;
         self.reached = end;
@@ -320,7 +353,9 @@ impl Compressed {
 fn inside(file: &Path, name: &str, at: u64, index: Option<i64>, size: usize) -> Result<u32> {
     match index {
         Some(i) if i >= 0 && (i as u64) < size as u64 => Ok(i as u32),
-        other => Err(Error::input(file, format!("{name}, element {at}"), format!("the index {} lies outside 0..{size}", other.unwrap_or(-1)))),
+        other => {
+            Err(Error::input(file, format!("{name}, element {at}"), format!("the index {} lies outside 0..{size}", other.unwrap_or(-1))))
+        }
     }
 }
 
@@ -377,7 +412,11 @@ impl CooEntries {
     fn open(file: &Path, rows: usize, columns: usize, missing_nan: bool) -> Result<CooEntries> {
         let (row, col, data) = (Column::open(file, "row")?, Column::open(file, "col")?, Column::open(file, "data")?);
         if row.length != data.length || col.length != data.length {
-            return Err(Error::input(file, "", format!("{} rows, {} columns and {} values do not belong together", row.length, col.length, data.length)));
+            return Err(Error::input(
+                file,
+                "",
+                format!("{} rows, {} columns and {} values do not belong together", row.length, col.length, data.length),
+            ));
         }
         Ok(CooEntries { file: file.to_path_buf(), row, col, data, rows, columns, missing_nan })
     }

@@ -91,9 +91,9 @@ impl TableReader {
     /// Field `i` as text, without blanks around it.
     pub fn text(&self, i: usize) -> Result<&str> {
         let field = self.record.get(i).unwrap_or(&[]);
-        std::str::from_utf8(field)
-            .map(str::trim)
-            .map_err(|_| Error::input(&self.path, format!("line {}", self.line()), format!("field {} is not UTF-8 text: save the file as UTF-8", i + 1)))
+        std::str::from_utf8(field).map(str::trim).map_err(|_| {
+            Error::input(&self.path, format!("line {}", self.line()), format!("field {} is not UTF-8 text: save the file as UTF-8", i + 1))
+        })
     }
 
     /// All fields from `first` on, as text.
@@ -133,7 +133,8 @@ impl Table {
                 return Err(Error::input(path, "line 1", format!("the column \"{name}\" stands there twice: rename one")));
             }
         }
-        let mut table = Table { file: path.to_path_buf(), ids: Vec::new(), lines: Vec::new(), values: vec![Vec::new(); columns.len()], columns };
+        let mut table =
+            Table { file: path.to_path_buf(), ids: Vec::new(), lines: Vec::new(), values: vec![Vec::new(); columns.len()], columns };
         while reader.advance()? {
             let found = reader.fields().len();
             if found != table.columns.len() + 1 {

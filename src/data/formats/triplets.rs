@@ -52,9 +52,17 @@ pub struct Triplets {
 enum State {
     Unprepared,
     /// Entries come cell by cell; one was read ahead.
-    InOrder { entries: Box<dyn Entries>, ahead: Option<Entry> },
+    InOrder {
+        entries: Box<dyn Entries>,
+        ahead: Option<Entry>,
+    },
     /// Ranges of cells: the first cell of each, its file; the sorted entries of the current one.
-    Ranges { starts: Vec<usize>, current: usize, sorted: Vec<(u32, f32)>, at: usize },
+    Ranges {
+        starts: Vec<usize>,
+        current: usize,
+        sorted: Vec<(u32, f32)>,
+        at: usize,
+    },
 }
 
 impl Triplets {

@@ -11,7 +11,7 @@ mod small;
 mod symmetric;
 
 pub use product::{View, product};
-pub use small::{cholesky, cholesky_solve, jacobi_eigen, ldl_all_positive, lower_solve, singular_values};
+pub use small::{cholesky, cholesky_solve, jacobi_eigen, ldl_all_positive, lower_solve, lower_transposed_solve, singular_values};
 pub use symmetric::symmetric_eigen;
 
 /// Σ xᵢ·yᵢ, in eight interleaved partial sums so that it vectorises; the order depends on the length alone.

@@ -135,15 +135,22 @@ pub fn lower_solve(l: &[f64], n: usize, x: &mut [f64]) {
     }
 }
 
-/// x ← (L·Lᵀ)⁻¹·x, L as [`cholesky`] leaves it.
+/// x ← L⁻ᵀ·x, L the lower triangle of `l` (n x n). Columns so solved whiten: L⁻ᵀ·Lᵀ = I.
 #[track_caller]
-pub fn cholesky_solve(l: &[f64], n: usize, x: &mut [f64]) {
-    lower_solve(l, n, x);
+pub fn lower_transposed_solve(l: &[f64], n: usize, x: &mut [f64]) {
+    assert!(l.len() == n * n && x.len() == n, "lower_transposed_solve: n is {n}, got l {}, x {}", l.len(), x.len());
     for i in (0..n).rev() {
         let (before, at) = x.split_at_mut(i);
         at[0] /= l[i * n + i];
         axpy(-at[0], &l[i * n..i * n + i], before);
     }
+}
+
+/// x ← (L·Lᵀ)⁻¹·x, L as [`cholesky`] leaves it.
+#[track_caller]
+pub fn cholesky_solve(l: &[f64], n: usize, x: &mut [f64]) {
+    lower_solve(l, n, x);
+    lower_transposed_solve(l, n, x);
 }
 
 /// Whether every pivot of A = L·D·Lᵀ is positive; `a` (n x n) is destroyed, only its lower triangle is read.

@@ -52,7 +52,12 @@ impl Step {
     #[track_caller]
     pub fn batch_norm(&mut self, x: Var, state: &BatchNormState, activation: Activation) -> Var {
         let [rows, cols] = self.dims(x);
-        assert_eq!(self.dims(state.mean), [1, cols], "batch_norm: x is [cells {rows}, features {cols}], the state is for {:?}", self.dims(state.mean));
+        assert_eq!(
+            self.dims(state.mean),
+            [1, cols],
+            "batch_norm: x is [cells {rows}, features {cols}], the state is for {:?}",
+            self.dims(state.mean)
+        );
         let training = self.training();
         assert!(!training || rows >= 2, "batch_norm: statistics of {rows} cells");
         let (y, saved) = (self.alloc([rows, cols]), self.alloc([2, cols])); // saved: mean, 1/√(v + ε)

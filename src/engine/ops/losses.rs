@@ -48,7 +48,11 @@ impl Step {
                 partial.chunks_exact_mut(2).enumerate().for_each(|(r, out)| work(r, out));
             } else {
                 use rayon::prelude::*;
-                partial.par_chunks_exact_mut(2).enumerate().with_min_len((cpu::SERIAL / 4).div_ceil(cols.max(1))).for_each(|(r, out)| work(r, out));
+                partial
+                    .par_chunks_exact_mut(2)
+                    .enumerate()
+                    .with_min_len((cpu::SERIAL / 4).div_ceil(cols.max(1)))
+                    .for_each(|(r, out)| work(r, out));
             }
             let sum = sum_f64(partial.chunks_exact(2).map(|p| p[0] as f64));
             let n = sum_f64(partial.chunks_exact(2).map(|p| p[1] as f64));
@@ -104,17 +108,7 @@ fn mse_backward(s: &mut Step, node: &Node) {
             }
         });
     } else {
-        let args = [
-            s.ptr(dy),
-            s.ptr(y),
-            s.ptr(target),
-            s.ptr(weights),
-            s.ptr(totals),
-            s.ptr(dl),
-            rows.into(),
-            cols.into(),
-            add.into(),
-        ];
+        let args = [s.ptr(dy), s.ptr(y), s.ptr(target), s.ptr(weights), s.ptr(totals), s.ptr(dl), rows.into(), cols.into(), add.into()];
         s.launch("mse_bwd", Grid::over(rows * cols), &args);
     }
 }

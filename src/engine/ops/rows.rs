@@ -16,7 +16,13 @@ impl Step {
     #[track_caller]
     pub fn gather(&mut self, x: Var, order: Var, rows: usize, mean: Var, scale: Var) -> Var {
         let [cells, cols] = self.dims(x);
-        assert!(self.start() + rows <= self.size(order), "gather: rows {}..{} of an order of {}", self.start(), self.start() + rows, self.size(order));
+        assert!(
+            self.start() + rows <= self.size(order),
+            "gather: rows {}..{} of an order of {}",
+            self.start(),
+            self.start() + rows,
+            self.size(order)
+        );
         let y = self.alloc([rows, cols]);
         if self.on_cpu() {
             let start = self.start();

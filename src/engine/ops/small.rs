@@ -161,7 +161,15 @@ fn shifted_smallest(c: &[f64], p: usize, v: &mut [f64]) -> f64 {
 }
 
 /// The gradient of the smallest eigenvalue with respect to z: g·(2/(n-1))·(zc·v)·vᵀ.
-pub fn smallest_gradient<T: Copy + Into<f64>>(z: &[T], n: usize, p: usize, mean: &[f64], v: &[f64], g: f64, mut sink: impl FnMut(usize, f64)) {
+pub fn smallest_gradient<T: Copy + Into<f64>>(
+    z: &[T],
+    n: usize,
+    p: usize,
+    mean: &[f64],
+    v: &[f64],
+    g: f64,
+    mut sink: impl FnMut(usize, f64),
+) {
     let k = 2.0 * g / (n as f64 - 1.0).max(1.0);
     for (r, row) in z.chunks_exact(p).enumerate() {
         let along: f64 = (0..p).map(|j| (row[j].into() - mean[j]) * v[j]).sum();
@@ -287,7 +295,10 @@ mod tests {
                 let mut v = vec![0.0; p];
                 let power = smallest_eigenvalue(&c, p, Smallest::Power, &mut v);
                 // C in f64 is good to 1e-16 of its largest eigenvalue, p at most here
-                assert!((power - exact).abs() <= 1e-6 * exact + 1e-15 * p as f64, "n {n} p {p} collapse {collapse}: {power} against {exact}");
+                assert!(
+                    (power - exact).abs() <= 1e-6 * exact + 1e-15 * p as f64,
+                    "n {n} p {p} collapse {collapse}: {power} against {exact}"
+                );
                 assert!(residual(&c, p, &v, power) <= 1e-7, "n {n} p {p} collapse {collapse}");
             }
         }

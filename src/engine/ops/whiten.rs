@@ -95,7 +95,10 @@ impl Step {
     #[track_caller]
     fn check_code(&self, op: &str, z: Var) -> [usize; 2] {
         let [n, p] = self.dims(z);
-        assert!((1..=MAX_LATENT).contains(&p) && n > p, "{op}: z is [cells {n}, latent {p}]: the covariance needs more cells than dimensions");
+        assert!(
+            (1..=MAX_LATENT).contains(&p) && n > p,
+            "{op}: z is [cells {n}, latent {p}]: the covariance needs more cells than dimensions"
+        );
         [n, p]
     }
 
@@ -183,8 +186,7 @@ fn mahalanobis_backward(s: &mut Step, node: &Node) {
         let (d_own, add) = s.grad_slot(own);
         if s.on_cpu() {
             let w = s.or_empty(weights);
-            let ([d_own], [own, other, w, so, st, scatter, dl]) =
-                s.views([d_own], [own, other, w, saved_own, saved_other, scatter, dl]);
+            let ([d_own], [own, other, w, so, st, scatter, dl]) = s.views([d_own], [own, other, w, saved_own, saved_other, scatter, dl]);
             let (mean, inv, inv_other) = (&so[..p], &so[2 * p..2 * p + p * p], &st[2 * p..2 * p + p * p]);
             let total = scatter[p * p] as f64;
             let g = if total > 0.0 { dl[0] as f64 / total } else { 0.0 };
@@ -295,14 +297,20 @@ mod tests {
     fn mahalanobis_matches_the_reference_and_its_gradient() {
         for (n, p) in [(3, 1), (13, 3), (40, 10), (24, 19)] {
             let (a, b) = (operand([n, p], p as u32), operand([n, p], 50 + p as u32));
-            prove(&[a.clone(), b.clone()], 1e-3, |s, v| s.mahalanobis(v[0], v[1], Var::NONE, 1e-3), |x| {
-                vec![distance(&x[0], &x[1], &[], n, p, 1e-3)]
-            });
+            prove(
+                &[a.clone(), b.clone()],
+                1e-3,
+                |s, v| s.mahalanobis(v[0], v[1], Var::NONE, 1e-3),
+                |x| vec![distance(&x[0], &x[1], &[], n, p, 1e-3)],
+            );
             let mut w: Vec<f32> = values(n, 3).iter().map(|w| w.abs()).collect();
             w[n / 2] = 0.0;
-            prove(&[a, b, fixed([n, 1], w.clone())], 1e-3, |s, v| s.mahalanobis(v[0], v[1], v[2], 1e-3), |x| {
-                vec![distance(&x[0], &x[1], &w, n, p, 1e-3)]
-            });
+            prove(
+                &[a, b, fixed([n, 1], w.clone())],
+                1e-3,
+                |s, v| s.mahalanobis(v[0], v[1], v[2], 1e-3),
+                |x| vec![distance(&x[0], &x[1], &w, n, p, 1e-3)],
+            );
         }
     }
 }

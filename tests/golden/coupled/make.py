@@ -7,12 +7,11 @@
 
 Written with Python 3.11, torch 2.15.0 (CPU, one thread), numpy 2.4.6, safetensors 0.8.0.
 
-Inputs and initial weights are rounded to float32 before anything is computed, so the float32 engine starts from exactly the same
-numbers; everything after is float64 and only rounded for storage. No corruption: what an encoder sees (`input`) is given beside
-what its decoder has to give back (`target`).
+Data and initial weights are rounded to float32 before anything is computed, so the float32 engine starts from exactly the same
+numbers; everything after is float64 and only rounded for storage. Nothing is random: no input noise, no dropout.
 
 The model, for arms i = 1..k, n rows, p latent dimensions
-    hidden         h_0 = input, h_l = act(h_{l-1} W_l' + b_l), l = 0..3;  code y_i = h W_4' + b_4
+    hidden         h_0 = x with 0 for what is missing, h_l = act(h_{l-1} W_l' + b_l), l = 0..3;  code y_i = h W_4' + b_4
     batch norm     z = (y - mean) / sqrt(var + 1e-10), var biased, over all n rows; no scale, no shift; not for `plain` (z = y)
                    running <- 0.99 running + 0.01 batch, from mean 0 and variance 1
     decoder        four hidden layers alike, then out(h W_4' + b_4)
@@ -28,7 +27,7 @@ The model, for arms i = 1..k, n rows, p latent dimensions
                    the last sum only if `cross_modal`, and only over the pairs with lambda_ij > 0
 
 In a file (NAME a modality, L = 0..3 hidden, 4 the last linear; weights [out, in])
-    input/NAME target/NAME [n, F]   a missing entry is NaN in the target and 0 in the input
+    x/NAME [n, F]                   a missing entry is NaN
     pair/A_B [n]                    weights of the pairs
     init/P grad/P after/P           P = enc.NAME.L.weight, enc.NAME.L.bias, dec.NAME.L.weight, dec.NAME.L.bias: start, gradient of
                                     the total, after ten steps of Adam; after/bn.NAME.mean, after/bn.NAME.var the running statistics then
@@ -61,7 +60,7 @@ ADAM = dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-7)
 STEPS = 10
 FUNCTIONS = {"linear": lambda x: x, "relu": torch.relu, "elu": torch.nn.functional.elu, "sigmoid": torch.sigmoid}
 
-TWO = dict(names=["a", "b"], features=[17, 11], hidden=[7, 6], latent=3, rows=13, floor=1e-2, cross_modal=False, missing=0, corrupt=False,
+TWO = dict(names=["a", "b"], features=[17, 11], hidden=[7, 6], latent=3, rows=13, floor=1e-2, cross_modal=False, missing=0,
            paired=9, activation="relu", output=["linear", "linear"], alpha=[1, 1])
 THREE = TWO | dict(names=["a", "b", "c"], features=[17, 11, 5], hidden=[7, 6, 8], output=["linear"] * 3, alpha=[1, 0.5, 2])
 MSV = dict(coupling="min-singular-value")
@@ -75,7 +74,7 @@ CASES = {
     "min-singular-value": TWO | MSV | dict(seed=1, lam=[1], activation="elu", output=["elu", "linear"], alpha=[1, 0.1]),
     "floor-active": TWO | MSV | dict(seed=3, lam=[10], floor=2.0, cross_modal=True),
     "missing": TWO | MSV | dict(seed=3, lam=[10], missing=0.2, output=["relu", "linear"], alpha=[0.5, 2], cross_modal=True),
-    "corrupted": TWO | MSV | dict(seed=1, lam=[1], corrupt=True, missing=0.1, activation="elu", output=["sigmoid", "elu"], cross_modal=True),
+    "sigmoid-and-elu": TWO | MSV | dict(seed=2, lam=[1], missing=0.1, activation="elu", output=["sigmoid", "elu"], cross_modal=True),
     "lambda-0": TWO | MSV | dict(seed=2, lam=[0], alpha=[1, 0.1], cross_modal=True),
     "no-pairs": TWO | MSV | dict(seed=2, lam=[1], paired=0, cross_modal=True),
     "three": THREE | MSV | dict(seed=2, lam=[1, 0.3, 2.5], cross_modal=True),
@@ -94,11 +93,11 @@ def lambdas(c):
 
 
 def make_inputs(c):
-    """Weights, inputs, targets and pair weights, as float32 arrays."""
+    """Weights, data and pair weights, as float32 arrays."""
     rng = np.random.default_rng(c["seed"])
     n, k = c["rows"], len(c["names"])
     shared = rng.standard_normal((n, 4))  # what the arms have in common, so that the codes correlate
-    weights, inputs, targets, pair = {}, [], [], {}
+    weights, data, pair = {}, [], {}
     for name, f, h, out in zip(c["names"], c["features"], c["hidden"], c["output"]):
         for part, widths in (("enc", [f] + [h] * 4 + [c["latent"]]), ("dec", [c["latent"]] + [h] * 4 + [f])):
             for layer, (fan_in, fan_out) in enumerate(zip(widths, widths[1:])):
@@ -110,29 +109,25 @@ def make_inputs(c):
             x = 1 / (1 + np.exp(-x))
         elif out == "relu":
             x = np.log1p(np.exp(x))
-        seen = np.where(rng.random((n, f)) < 0.7, x / 0.7, 0) if c["corrupt"] else x.copy()
-        gone = rng.random((n, f)) < c["missing"]
-        seen[gone], x[gone] = 0, np.nan
-        inputs.append(seen.astype(np.float32))
-        targets.append(x.astype(np.float32))
+        x[rng.random((n, f)) < c["missing"]] = np.nan
+        data.append(x.astype(np.float32))
     for i, j in pairs(c):
         w = rng.random(n)
         w[0] = 1
         # k > 2: another set of paired rows for every pair
         w[(np.arange(n) + 3 * (i + j - 1)) % n >= c["paired"]] = 0
         pair[i, j] = w.astype(np.float32)
-    return {p: w.astype(np.float32) for p, w in weights.items()}, inputs, targets, pair
+    return {p: w.astype(np.float32) for p, w in weights.items()}, data, pair
 
 
 class Model:
     def __init__(self, c, dtype):
         self.c, self.lam = c, lambdas(c)
-        weights, inputs, targets, pair = make_inputs(c)
+        weights, data, pair = make_inputs(c)
         t = lambda a: torch.from_numpy(a).to(dtype)
         self.w = {p: t(a).requires_grad_() for p, a in weights.items()}
-        self.inputs = [t(a) for a in inputs]
-        self.observed = [t(~np.isnan(a)) for a in targets]
-        self.targets = [t(np.nan_to_num(a)) for a in targets]
+        self.x = [t(np.nan_to_num(a)) for a in data]
+        self.observed = [t(~np.isnan(a)) for a in data]
         self.pair = {ij: t(a) for ij, a in pair.items()}
         self.running = [(torch.zeros(c["latent"], dtype=dtype), torch.ones(c["latent"], dtype=dtype)) for _ in c["names"]]
 
@@ -147,7 +142,7 @@ class Model:
         return self.network("dec", i, z, self.c["output"][i])
 
     def encode(self, i, training, update):
-        y = self.network("enc", i, self.inputs[i], "linear")
+        y = self.network("enc", i, self.x[i], "linear")
         if self.c["coupling"] == "plain":
             return y
         mean, var = (y.mean(0), y.var(0, correction=0)) if training else self.running[i]
@@ -186,7 +181,7 @@ class Model:
         cov = [(v - v.mean(0)).T @ (v - v.mean(0)) / (c["rows"] - 1) for v in z]
         terms, total = {}, 0
         for i, name in enumerate(c["names"]):
-            terms[f"recon.{name}"] = (self.observed[i] * (recon[i] - self.targets[i]) ** 2).sum() / self.observed[i].sum()
+            terms[f"recon.{name}"] = (self.observed[i] * (recon[i] - self.x[i]) ** 2).sum() / self.observed[i].sum()
             total = total + c["alpha"][i] * terms[f"recon.{name}"]
         for i, j in pairs(c):
             term = terms[f"coupling.{c['names'][i]}_{c['names'][j]}"] = self.coupling(z, cov, i, j)
@@ -196,7 +191,7 @@ class Model:
             for src, dst in ((i, j), (j, i)):
                 code = constant_codes[src] if constant_codes else z[src].detach()
                 rows = self.pair[i, j][:, None] * self.observed[dst]
-                term = self.mean_square((self.decode(dst, code) - self.targets[dst]) ** 2, rows)
+                term = self.mean_square((self.decode(dst, code) - self.x[dst]) ** 2, rows)
                 terms[f"cross.{c['names'][src]}_to_{c['names'][dst]}"] = term
                 total = total + c["alpha"][dst] * term
         terms["total"] = total
@@ -275,9 +270,9 @@ def make(name, c):
     out |= {f"after/{p}": f32(torch.where(chance[p], torch.nan, w)) for p, w in end.w.items()}
     out |= {f"term/{t}": np.float64(v.item()).reshape(1) for t, v in terms.items()}
     out["losses"] = np.array(losses)
-    _, inputs, targets, pair = make_inputs(c)
+    _, data, pair = make_inputs(c)
     for i, n in enumerate(c["names"]):
-        out[f"input/{n}"], out[f"target/{n}"] = inputs[i], targets[i]
+        out[f"x/{n}"] = data[i]
         out[f"code/{n}"], out[f"recon/{n}"] = f32(z[i]), f32(recon[i])
         with torch.no_grad():
             code = end.encode(i, False, False)
@@ -286,7 +281,7 @@ def make(name, c):
             out[f"after/bn.{n}.mean"], out[f"after/bn.{n}.var"] = map(f32, end.running[i])
     for (i, j), w in pair.items():
         out[f"pair/{c['names'][i]}_{c['names'][j]}"] = w
-    config = {key: v for key, v in c.items() if key not in ("lam", "seed", "missing", "corrupt", "paired")}
+    config = {key: v for key, v in c.items() if key not in ("lam", "seed", "missing", "paired")}
     config |= dict(lam={f"{c['names'][i]}_{c['names'][j]}": v for (i, j), v in lambdas(c).items()}, smallest_eigenvalue=smallest,
                    bn_eps=BN_EPS, bn_momentum=BN_MOMENTUM, covariance_eps=FC_EPS, adam=ADAM, float32=stray)
     config["lambda"] = config.pop("lam")

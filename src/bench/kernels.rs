@@ -1,0 +1,212 @@
+//! Single operations at the shapes of the models: milliseconds, operations and bytes a second, and the fraction of the limit that
+//! binds (the larger of arithmetic's and memory's share).
+
+use super::limits::{self, Limits};
+use super::{Timing, time};
+use crate::engine::nn::BatchNorm;
+use crate::engine::ops::activation::Activation;
+use crate::engine::ops::batch_norm::Running;
+use crate::engine::ops::gemm::{Epilogue, Layout};
+use crate::engine::ops::ledger::Ledger;
+use crate::engine::ops::losses::MissingIn;
+use crate::engine::ops::small::Smallest;
+use crate::engine::optim::{Adam, AdamSettings};
+use crate::engine::params::init;
+use crate::engine::{Step, Var};
+use crate::error::Result;
+use serde::Serialize;
+
+/// One measured operation: a line of `couplet bench kernels --json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelFigure {
+    bench: &'static str,
+    /// The operation.
+    pub kernel: String,
+    /// Its sizes.
+    pub shape: String,
+    /// The device.
+    pub device: String,
+    #[serde(flatten)]
+    timing: Timing,
+    /// 10⁹ floating-point operations a second.
+    pub gflops: f64,
+    /// 10⁹ bytes a second.
+    pub gbytes_per_s: f64,
+    /// Of what the device could do: 1 is the limit.
+    pub fraction_of_limit: f64,
+}
+
+impl KernelFigure {
+    /// Median milliseconds.
+    pub fn ms(&self) -> f64 {
+        self.timing.ms_median
+    }
+}
+
+/// An operation at a size, with what it must compute and move.
+struct Case {
+    kernel: &'static str,
+    shape: String,
+    flops: f64,
+    bytes: f64,
+    run: Box<dyn FnMut(&mut Step)>,
+}
+
+/// Measures every operation whose name contains `filter`.
+pub fn run(s: &mut Step, device: &str, filter: &str, repetitions: usize, sink: &mut dyn FnMut(KernelFigure)) -> Result<()> {
+    let limits = limits::measure(s)?;
+    for mut case in cases(s)? {
+        if case.kernel.contains(filter) {
+            sink(measure(s, device, &limits, &mut case, repetitions)?);
+        }
+    }
+    Ok(())
+}
+
+fn measure(s: &mut Step, device: &str, limits: &Limits, case: &mut Case, repetitions: usize) -> Result<KernelFigure> {
+    let mut once = |s: &mut Step| -> Result<()> {
+        s.begin(true, 1, 0)?;
+        (case.run)(s);
+        s.finish()
+    };
+    once(s)?;
+    // Small operations run several times a measurement, so that the clock's and the step's own cost vanish.
+    let single = time(1, 3, || drop(once(s))).ms_median;
+    let inner = ((0.5 / single.max(1e-6)) as usize).clamp(1, 200);
+    let t = time(2, repetitions, || {
+        if s.begin(true, 1, 0).is_ok() {
+            (0..inner).for_each(|_| (case.run)(s));
+        }
+        let _ = s.finish();
+    });
+    s.finish()?;
+    let per = |ms: f64| ms / inner as f64;
+    let timing = Timing { ms_median: per(t.ms_median), ms_p10: per(t.ms_p10), ms_p90: per(t.ms_p90) };
+    let seconds = timing.ms_median / 1e3;
+    Ok(KernelFigure {
+        bench: "kernel",
+        kernel: case.kernel.to_string(),
+        shape: case.shape.clone(),
+        device: device.to_string(),
+        timing,
+        gflops: case.flops / seconds / 1e9,
+        gbytes_per_s: case.bytes / seconds / 1e9,
+        fraction_of_limit: (case.flops / limits.flops).max(case.bytes / limits.bytes) / seconds,
+    })
+}
+
+fn filled(s: &mut Step, dims: [usize; 2], name: &str) -> Result<Var> {
+    s.end();
+    let v = s.resident(dims)?;
+    let values = init::uniform(1, name, dims[0] * dims[1], 1.0);
+    s.upload(v, &values)?;
+    Ok(v)
+}
+
+fn cases(s: &mut Step) -> Result<Vec<Case>> {
+    let mut all = Vec::new();
+    // m, n, k: the layers of the patchseq shape forwards and backwards, and a wide one
+    for (layout, [m, n, k]) in [
+        (Layout::NT, [100, 50, 1252]),
+        (Layout::NT, [100, 50, 50]),
+        (Layout::NT, [100, 1252, 50]),
+        (Layout::TN, [50, 1252, 100]),
+        (Layout::TN, [1252, 50, 100]),
+        (Layout::NN, [100, 50, 1252]),
+        (Layout::NT, [512, 1024, 1024]),
+    ] {
+        let (a, b) = match layout {
+            Layout::NN => ([m, k], [k, n]),
+            Layout::NT => ([m, k], [n, k]),
+            Layout::TN => ([k, m], [k, n]),
+        };
+        let (va, vb, vc) = (filled(s, a, "a")?, filled(s, b, "b")?, filled(s, [m, n], "c")?);
+        let bias = filled(s, [1, n], "bias")?;
+        let forward = matches!(layout, Layout::NT);
+        all.push(Case {
+            kernel: match layout {
+                Layout::NN => "gemm_nn",
+                Layout::NT => "gemm_nt_bias_elu",
+                Layout::TN => "gemm_tn",
+            },
+            shape: format!("m{m} n{n} k{k}"),
+            flops: 2.0 * (m * n * k) as f64,
+            bytes: 4.0 * (m * k + k * n + m * n) as f64,
+            run: Box::new(move |s| {
+                let epilogue = forward.then_some(Epilogue { bias, activation: Activation::Elu });
+                s.gemm(layout, vc, va, vb, false, epilogue);
+            }),
+        });
+    }
+    for [rows, cols] in [[100, 1252], [512, 2000]] {
+        let shape = format!("cells {rows} features {cols}");
+        let words = (rows * cols) as f64;
+        let (x, t) = (filled(s, [rows, cols], "x")?, filled(s, [rows, cols], "t")?);
+        let order = s.resident([1, rows])?;
+        s.upload(order, &(0..rows as u32).rev().collect::<Vec<_>>())?;
+        let norm = BatchNorm::plain(s, &format!("bench.{rows}.{cols}"), cols, 1e-5, 0.9, Running::Unbiased)?;
+        let mut case = |kernel, flops: f64, bytes: f64, run: Box<dyn FnMut(&mut Step)>| {
+            all.push(Case { kernel, shape: shape.clone(), flops: flops * words, bytes: bytes * words, run });
+        };
+        case(
+            "gather_rows",
+            0.0,
+            8.0,
+            Box::new(move |s| {
+                s.gather(x, order, rows, Var::NONE, Var::NONE);
+            }),
+        );
+        case(
+            "corrupt_fwd",
+            1.0,
+            8.0,
+            Box::new(move |s| {
+                s.corrupt(x, Var::NONE, 0.5, 7);
+            }),
+        );
+        case(
+            "masked_mse",
+            3.0,
+            8.0,
+            Box::new(move |s| {
+                s.masked_mse(x, t, Var::NONE, MissingIn::Observed);
+            }),
+        );
+        case(
+            "batch_norm_fwd",
+            7.0,
+            16.0,
+            Box::new(move |s| {
+                norm.forward(s, x, Activation::Relu);
+            }),
+        );
+    }
+    for [n, p] in [[100, 3], [400, 32]] {
+        let z = filled(s, [n, p], "z")?;
+        let warm = filled(s, [1, p], "warm")?;
+        let shape = format!("cells {n} latent {p}");
+        let (flops, bytes) = ((n * p * p) as f64, 4.0 * (n * p) as f64);
+        let smallest = Box::new(move |s: &mut Step| {
+            s.smallest_eigenvalue(z, warm, Smallest::Power);
+        });
+        all.push(Case { kernel: "smallest_fwd", shape: shape.clone(), flops, bytes, run: smallest });
+        let whiten = Box::new(move |s: &mut Step| {
+            s.whiten(z, 1e-3);
+        });
+        all.push(Case { kernel: "whiten", shape, flops: flops + 2.0 * (n * p * p) as f64, bytes: 2.0 * bytes, run: whiten });
+    }
+    let count = 1 << 18;
+    s.end();
+    s.parameter("bench.adam", 0, [1, count], init::uniform(1, "adam", count, 1.0));
+    let mut adam = Adam::new(s, 0, AdamSettings::default())?;
+    let ledger = Ledger::new(s, 0)?;
+    adam.set_step(s, 1, 1.0);
+    all.push(Case {
+        kernel: "adam",
+        shape: format!("parameters {count}"),
+        flops: 12.0 * count as f64,
+        bytes: 28.0 * count as f64,
+        run: Box::new(move |s| adam.step(s, &ledger)),
+    });
+    Ok(all)
+}

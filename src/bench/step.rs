@@ -1,0 +1,183 @@
+//! Whole training steps at named shapes, on random data that lie on the device: what `couplet bench step` prints.
+//!
+//! | shape | model | what |
+//! | --- | --- | --- |
+//! | `patchseq` | coupled | 1,252 genes and 54 electrophysiological features, 4 × 50 and 4 × 60 ELU, latent 3, minimum singular value |
+//!
+//! A step is what training does for one minibatch: gather, corrupt, forward, losses, backward, Adam.
+
+use super::{Timing, anonymous_memory, time};
+use crate::data::plan::{Plan, Unit};
+use crate::device::Device;
+use crate::engine::params::init;
+use crate::engine::{Precision, Step};
+use crate::error::{Error, Result, nearest};
+use crate::models::settings::Settings;
+use crate::models::{self, Modality, Model};
+use crate::train::feed::Feed;
+use crate::train::stepper::Stepper;
+use serde::Serialize;
+
+/// A named shape.
+pub struct Shape {
+    /// Its name.
+    pub name: &'static str,
+    /// The model it is for.
+    pub model: &'static str,
+    /// Features of the modalities.
+    pub features: &'static [usize],
+    /// Cells of a minibatch on a CPU, and on a GPU.
+    pub batch: [usize; 2],
+    /// The model's options, as after `--set`.
+    pub options: &'static [&'static str],
+}
+
+/// The shapes there are.
+pub static SHAPES: &[Shape] = &[Shape {
+    name: "patchseq",
+    model: "coupled",
+    features: &[1252, 54],
+    batch: [100, 100],
+    options: &[
+        "hidden.a=50,50,50,50",
+        "hidden.b=60,60,60,60",
+        "activation=elu",
+        "output_activation.a=elu",
+        "alpha.b=0.1",
+        "latent=3",
+        "cross_modal=false",
+        "input_dropout.a=0.5",
+        "input_dropout.b=0.1",
+        "noise_sd.a=0",
+        "noise_sd.b=0.05",
+    ],
+}];
+
+/// A line of `couplet bench step --json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepFigure {
+    bench: &'static str,
+    /// The model.
+    pub model: &'static str,
+    /// The shape.
+    pub shape: &'static str,
+    /// The device.
+    pub device: String,
+    /// The products' precision.
+    pub precision: String,
+    /// Cells of a minibatch.
+    pub batch: usize,
+    /// Steps measured.
+    pub steps: usize,
+    /// Threads of the processor.
+    pub threads: usize,
+    #[serde(flatten)]
+    timing: Timing,
+    /// Device memory at its peak; on a CPU the process's anonymous memory.
+    pub peak_bytes: u64,
+}
+
+impl StepFigure {
+    /// Median milliseconds.
+    pub fn ms(&self) -> f64 {
+        self.timing.ms_median
+    }
+}
+
+/// The shape of that name for that model; the error lists them.
+pub fn shape(model: &str, name: &str) -> Result<&'static Shape> {
+    models::by_name(model)?;
+    SHAPES.iter().find(|s| s.name == name && s.model == model).ok_or_else(|| {
+        let names: Vec<&str> = SHAPES.iter().filter(|s| s.model == model).map(|s| s.name).collect();
+        let hint = nearest(name, names.iter().copied()).map(|n| format!("; did you mean {n}?")).unwrap_or_default();
+        Error::usage(format!("there is no shape {name:?} for {model}; there is {}{hint}", names.join(", ")))
+    })
+}
+
+/// A model at a shape with its data on the device, ready to step.
+pub struct Bench {
+    /// The engine.
+    pub step: Step,
+    model: Box<dyn Model>,
+    stepper: Stepper,
+    plan: Plan,
+    number: u64,
+}
+
+impl Bench {
+    /// Builds it. `batch` 0 takes the shape's own.
+    pub fn new(shape: &Shape, device: Device, precision: Precision, batch: usize, seed: u64) -> Result<Bench> {
+        let spec = models::by_name(shape.model)?;
+        let batch = if batch > 0 { batch } else { shape.batch[usize::from(matches!(device, Device::Kernels(_)))] };
+        let names: Vec<String> = (0..shape.features.len()).map(|i| char::from(b'a' + i as u8).to_string()).collect();
+        let mut settings = Settings::new(spec.name, spec.options, &names)?;
+        settings.apply_flags(&shape.options.iter().map(|o| o.to_string()).chain([format!("batch_size={batch}")]).collect::<Vec<_>>())?;
+        let modality = |(name, &features): (&String, &usize)| Modality { name: name.clone(), features, deviations: vec![1.0; features] };
+        let modalities: Vec<Modality> = names.iter().zip(shape.features).map(modality).collect();
+        let cells = 8 * batch;
+        (spec.resolve)(&mut settings, &modalities, cells)?;
+        let mut step = Step::new(device, seed, precision)?;
+        let model = (spec.build)(&mut step, &settings, &modalities)?;
+        let rows: Vec<u32> = (0..cells as u32).collect();
+        let unit = |r: u32| Unit { rows: vec![Some(r); names.len()], confidence: 1.0 };
+        let mut plan = Plan::new(seed, batch, vec![rows; names.len()], (0..cells as u32).map(unit).collect());
+        let mut feeds = Vec::new();
+        for (m, modality) in modalities.iter().enumerate() {
+            let values = init::uniform(seed, &modality.name, cells * modality.features, 2.0);
+            feeds.push(Feed::of_values(&mut step, m, modality.features, &values, plan.slots())?);
+        }
+        let mut stepper = Stepper::new(&mut step, &*model, feeds, plan.slots(), true)?;
+        plan.shuffle(1);
+        stepper.begin_epoch(&mut step, &plan)?;
+        Ok(Bench { step, model, stepper, plan, number: 0 })
+    }
+
+    /// One training step.
+    pub fn one(&mut self) -> Result<()> {
+        let start = self.number as usize % self.plan.steps() * self.plan.batch();
+        self.number += 1;
+        self.stepper.step(&mut self.step, &*self.model, None, &self.plan, self.number, start)?;
+        self.step.finish()
+    }
+
+    /// Cells of a minibatch.
+    pub fn batch(&self) -> usize {
+        self.plan.batch()
+    }
+
+    /// The sums of the loss terms so far.
+    pub fn losses(&mut self) -> Result<Vec<f64>> {
+        self.stepper.sums(&mut self.step)
+    }
+}
+
+/// Measures `steps` steps.
+pub fn run(shape: &'static Shape, device: Device, precision: Precision, batch: usize, steps: usize, threads: usize) -> Result<StepFigure> {
+    let described = match &device {
+        Device::Cpu(_) => "cpu".to_string(),
+        Device::Kernels(k) => k.describe(),
+    };
+    let mut bench = Bench::new(shape, device, precision, batch, 0)?;
+    let mut failed = None;
+    let timing = time(5, steps, || {
+        if let Err(e) = bench.one() {
+            failed.get_or_insert(e);
+        }
+    });
+    if let Some(e) = failed {
+        return Err(e);
+    }
+    let peak_bytes = if bench.step.on_cpu() { anonymous_memory() } else { bench.step.memory().1 as u64 };
+    Ok(StepFigure {
+        bench: "step",
+        model: shape.model,
+        shape: shape.name,
+        device: described,
+        precision: format!("{precision:?}").to_lowercase(),
+        batch: bench.batch(),
+        steps,
+        threads,
+        timing,
+        peak_bytes,
+    })
+}

@@ -1,1 +1,0 @@
-//! Device by CUDA driver.

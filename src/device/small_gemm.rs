@@ -1,0 +1,579 @@
+//! The matrix product of the processor: C = op(A)·op(B), or added to C, for products as small as a model's layers.
+//!
+//! A panel of B (a few vectors wide, `DEPTH` deep) is copied, transposed if need be, to the stack; tiles of up to eight rows of C then
+//! run down the panel with their sums in registers. Nothing is allocated. A is read where it lies: its rows as they are, or its
+//! columns when it is transposed.
+//!
+//! Every element of C is one chain of fused multiply-adds over k = 0, 1, 2, ..., whatever the layout, the tile it falls into and the number of
+//! threads: those change no bit. A processor without fma rounds twice, and there alone the results are others.
+
+use std::mem::MaybeUninit;
+
+/// op(A) and op(B): N as it lies in memory, T transposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// A is [m, k], B is [k, n].
+    NN,
+    /// A is [m, k], B is [n, k].
+    NT,
+    /// A is [k, m], B is [k, n].
+    TN,
+}
+
+/// How much of k a panel of B covers: 32 columns of it fill the first-level cache, and are read once a row tile.
+const DEPTH: usize = 256;
+/// Columns of a panel, at most.
+const PANEL: usize = 32;
+/// Multiply-adds below which a second thread costs more than it brings (measured: see `couplet bench kernels`).
+const ALONE: usize = 1 << 20;
+
+/// Part of a product: all of k, some rows and columns of C.
+#[derive(Clone, Copy)]
+struct Piece {
+    rows: usize,
+    cols: usize,
+    k: usize,
+    /// First column of this piece in C.
+    first: usize,
+    c: *mut f32,
+    c_row: usize,
+    a: *const f32,
+    a_row: usize,
+    a_step: usize,
+    b: *const f32,
+    b_step: usize,
+    b_col: usize,
+    add: bool,
+}
+
+// SAFETY: pieces that run at once write disjoint rows or columns of C and only read A and B.
+unsafe impl Send for Piece {}
+
+/// c[m, n] (+)= op(a)·op(b), on at most `threads` threads; then `finish(first column, part of a row)` once for every element of C.
+#[track_caller]
+#[allow(clippy::too_many_arguments)] // a matrix product's own
+pub fn gemm(
+    layout: Layout,
+    [m, n, k]: [usize; 3],
+    c: &mut [f32],
+    a: &[f32],
+    b: &[f32],
+    add: bool,
+    threads: usize,
+    finish: &(impl Fn(usize, &mut [f32]) + Sync),
+) {
+    assert!(c.len() == m * n && a.len() == m * k && b.len() == k * n, "gemm: operands of {}, {}, {} for [{m}, {n}, {k}]", c.len(), a.len(), b.len());
+    let (a_row, a_step) = if layout == Layout::TN { (1, m) } else { (k, 1) };
+    let (b_step, b_col) = if layout == Layout::NT { (1, k) } else { (n, 1) };
+    let (c, a, b) = (c.as_mut_ptr(), a.as_ptr(), b.as_ptr());
+    let whole = Piece { rows: m, cols: n, k, first: 0, c, c_row: n, a, a_row, a_step, b, b_step, b_col, add };
+    divide(whole, if m * n * k < ALONE { 1 } else { threads }, finish);
+}
+
+/// Halves the piece for the threads, along columns as long as each gets whole panels enough, else along rows.
+fn divide(p: Piece, threads: usize, finish: &(impl Fn(usize, &mut [f32]) + Sync)) {
+    if threads <= 1 || p.rows * p.cols * p.k < ALONE / 2 {
+        return run(p, finish);
+    }
+    let left = threads / 2;
+    let (mut x, mut y) = (p, p);
+    // SAFETY: both offsets stay inside the operands: the parts are not longer than the whole.
+    unsafe {
+        if p.cols >= 4 * PANEL * threads || p.cols > 2 * p.rows {
+            x.cols = (p.cols * left / threads).next_multiple_of(PANEL).min(p.cols);
+            y.cols = p.cols - x.cols;
+            y.first += x.cols;
+            y.c = p.c.add(x.cols);
+            y.b = p.b.add(x.cols * p.b_col);
+        } else {
+            x.rows = p.rows * left / threads;
+            y.rows = p.rows - x.rows;
+            y.c = p.c.add(x.rows * p.c_row);
+            y.a = p.a.add(x.rows * p.a_row);
+        }
+    }
+    let (x, y) = (Whole(x), Whole(y));
+    rayon::join(move || divide(x.get(), left, finish), move || divide(y.get(), threads - left, finish));
+}
+
+/// Carries a piece into a closure as one value (a closure would otherwise capture its pointers one by one).
+struct Whole(Piece);
+// SAFETY: as for `Piece`.
+unsafe impl Send for Whole {}
+impl Whole {
+    fn get(self) -> Piece {
+        self.0
+    }
+}
+
+fn run(p: Piece, finish: &impl Fn(usize, &mut [f32])) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use x86::{Avx2, Avx512};
+        #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+        unsafe fn wide(p: Piece, finish: &impl Fn(usize, &mut [f32])) {
+            unsafe { panels::<Avx512>(p, finish) }
+        }
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn half(p: Piece, finish: &impl Fn(usize, &mut [f32])) {
+            unsafe { panels::<Avx2>(p, finish) }
+        }
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+            // SAFETY: the processor was just asked for these instructions (AVX-512 comes with AVX2 and fma); the piece is in bounds.
+            return unsafe { wide(p, finish) };
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: as above.
+            return unsafe { half(p, finish) };
+        }
+    }
+    // SAFETY: the piece is in bounds.
+    unsafe { panels::<Plain>(p, finish) }
+}
+
+/// A tile of C: `rows` by `cols`, its sums over `k` steps of a packed panel of B.
+#[derive(Clone, Copy)]
+struct Tile {
+    rows: usize,
+    cols: usize,
+    k: usize,
+    c: *mut f32,
+    c_row: usize,
+    a: *const f32,
+    a_row: usize,
+    a_step: usize,
+    b: *const f32,
+    add: bool,
+}
+
+/// What a processor offers: vectors, and how many registers of them.
+trait Machine {
+    /// Columns of a panel; the last one is rounded up to a multiple of `NARROW`.
+    const WIDE: usize;
+    /// See `WIDE`.
+    const NARROW: usize;
+    /// Rows of a tile, at most 8.
+    const ROWS: usize;
+    /// Computes a tile whose panel is `cols` rounded up to `NARROW` wide.
+    unsafe fn tile(t: Tile);
+    /// to[p][j] = from[j·col + p] for p < k, j < cols; the rest of each row of `width` is zero.
+    #[inline(always)]
+    unsafe fn transpose(to: *mut f32, width: usize, from: *const f32, col: usize, k: usize, cols: usize) {
+        unsafe { transpose_part(to, width, from, col, 0..k, 0..cols) }
+        unsafe { clear(to, width, k, cols) }
+    }
+}
+
+#[inline(always)]
+unsafe fn transpose_part(
+    to: *mut f32,
+    width: usize,
+    from: *const f32,
+    col: usize,
+    steps: std::ops::Range<usize>,
+    cols: std::ops::Range<usize>,
+) {
+    for j in cols {
+        for p in steps.clone() {
+            unsafe { *to.add(p * width + j) = *from.add(j * col + p) };
+        }
+    }
+}
+
+/// Zeros in the columns of a panel that C does not have.
+#[inline(always)]
+unsafe fn clear(to: *mut f32, width: usize, k: usize, cols: usize) {
+    for p in 0..k {
+        for j in cols..width {
+            unsafe { *to.add(p * width + j) = 0.0 };
+        }
+    }
+}
+
+#[repr(align(64))]
+struct Panel([MaybeUninit<f32>; DEPTH * PANEL]);
+
+/// The piece, panel by panel.
+#[inline(always)]
+unsafe fn panels<M: Machine>(p: Piece, finish: &impl Fn(usize, &mut [f32])) {
+    let mut panel = Panel([const { MaybeUninit::uninit() }; DEPTH * PANEL]);
+    let packed = panel.0.as_mut_ptr().cast::<f32>();
+    let tiles = p.rows.div_ceil(M::ROWS);
+    for j in (0..p.cols).step_by(M::WIDE) {
+        let cols = M::WIDE.min(p.cols - j);
+        let width = cols.next_multiple_of(M::NARROW);
+        let c = unsafe { p.c.add(j) };
+        // k = 0 still writes C once.
+        for start in (0..p.k.max(1)).step_by(DEPTH) {
+            let k = DEPTH.min(p.k - start);
+            unsafe {
+                let from = p.b.wrapping_add(start * p.b_step + j * p.b_col);
+                if p.b_col == 1 {
+                    for s in 0..k {
+                        std::ptr::copy_nonoverlapping(from.add(s * p.b_step), packed.add(s * width), cols);
+                    }
+                    clear(packed, width, k, cols);
+                } else {
+                    M::transpose(packed, width, from, p.b_col, k, cols);
+                }
+                for t in 0..tiles {
+                    // Tiles of equal height, give or take one row: a low last tile would leave registers idle.
+                    let (top, bottom) = (t * p.rows / tiles, (t + 1) * p.rows / tiles);
+                    M::tile(Tile {
+                        rows: bottom - top,
+                        cols,
+                        k,
+                        c: c.add(top * p.c_row),
+                        c_row: p.c_row,
+                        a: p.a.wrapping_add(top * p.a_row + start * p.a_step),
+                        a_row: p.a_row,
+                        a_step: p.a_step,
+                        b: packed,
+                        add: p.add || start > 0,
+                    });
+                }
+            }
+        }
+        for i in 0..p.rows {
+            // SAFETY: row i of this panel of C, which nobody else writes.
+            finish(p.first + j, unsafe { std::slice::from_raw_parts_mut(c.add(i * p.c_row), cols) });
+        }
+    }
+}
+
+/// A vector of f32.
+trait Vector: Copy {
+    const LANES: usize;
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(p: *const f32) -> Self;
+    unsafe fn store(self, p: *mut f32);
+    /// self·b + c
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+}
+
+/// R rows by N vectors of C. With `ACROSS`, rows of A are neighbours in memory (it is transposed), else steps are.
+#[inline(always)]
+unsafe fn tile<V: Vector, const R: usize, const N: usize, const ACROSS: bool>(t: Tile) {
+    unsafe {
+        let (row, step) = if ACROSS { (1, t.a_step) } else { (t.a_row, 1) };
+        let whole = t.cols == N * V::LANES;
+        let mut edge = [0.0f32; PANEL];
+        let mut sums = [[V::splat(0.0); N]; R];
+        if t.add {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let mut from = t.c.add(i * t.c_row).cast_const();
+                if !whole {
+                    std::ptr::copy_nonoverlapping(from, edge.as_mut_ptr(), t.cols);
+                    from = edge.as_ptr();
+                }
+                for (v, s) in sum.iter_mut().enumerate() {
+                    *s = V::load(from.add(v * V::LANES));
+                }
+            }
+        }
+        let (mut a, mut b) = (t.a, t.b);
+        for _ in 0..t.k {
+            let mut columns = [V::splat(0.0); N];
+            for (v, column) in columns.iter_mut().enumerate() {
+                *column = V::load(b.add(v * V::LANES));
+            }
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let x = V::splat(*a.add(i * row));
+                for (s, column) in sum.iter_mut().zip(&columns) {
+                    *s = x.mul_add(*column, *s);
+                }
+            }
+            a = a.wrapping_add(step);
+            b = b.add(N * V::LANES);
+        }
+        for (i, sum) in sums.iter().enumerate() {
+            let to = t.c.add(i * t.c_row);
+            for (v, s) in sum.iter().enumerate() {
+                s.store(if whole { to.add(v * V::LANES) } else { edge.as_mut_ptr().add(v * V::LANES) });
+            }
+            if !whole {
+                std::ptr::copy_nonoverlapping(edge.as_ptr(), to, t.cols);
+            }
+        }
+    }
+}
+
+/// The tile of N vectors with as many rows as `t` has.
+#[inline(always)]
+unsafe fn tile_of_rows<V: Vector, const N: usize>(t: Tile) {
+    macro_rules! rows {
+        ($($r:literal)*) => {
+            match (t.rows, t.a_row == 1) {
+                $(($r, false) => unsafe { tile::<V, $r, N, false>(t) },
+                ($r, true) => unsafe { tile::<V, $r, N, true>(t) },)*
+                _ => {}
+            }
+        };
+    }
+    rows!(1 2 3 4 5 6 7 8);
+}
+
+/// Any processor: four lanes, which the compiler finds vectors for.
+struct Plain;
+
+impl Machine for Plain {
+    const WIDE: usize = 8;
+    const NARROW: usize = 8;
+    const ROWS: usize = 4;
+    #[inline(always)]
+    unsafe fn tile(t: Tile) {
+        unsafe { tile_of_rows::<[f32; 4], 2>(t) }
+    }
+}
+
+impl Vector for [f32; 4] {
+    const LANES: usize = 4;
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        [x; 4]
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        unsafe { p.cast::<[f32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        unsafe { p.cast::<[f32; 4]>().write_unaligned(self) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+        // Only where fma is an instruction: as a function it would be slower than all the rest.
+        #[cfg(any(target_arch = "aarch64", target_feature = "fma"))]
+        return std::array::from_fn(|l| self[l].mul_add(b[l], c[l]));
+        #[cfg(not(any(target_arch = "aarch64", target_feature = "fma")))]
+        return std::array::from_fn(|l| self[l] * b[l] + c[l]);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::*;
+    use std::arch::x86_64::*;
+
+    pub struct Avx512;
+    pub struct Avx2;
+
+    impl Machine for Avx512 {
+        const WIDE: usize = 32;
+        const NARROW: usize = 8;
+        const ROWS: usize = 8;
+        #[inline(always)]
+        unsafe fn tile(t: Tile) {
+            unsafe {
+                match t.cols.div_ceil(8) {
+                    1 => tile_of_rows::<__m256, 1>(t),
+                    2 => tile_of_rows::<__m512, 1>(t),
+                    3 => tile_of_rows::<__m256, 3>(t),
+                    _ => tile_of_rows::<__m512, 2>(t),
+                }
+            }
+        }
+        #[inline(always)]
+        unsafe fn transpose(to: *mut f32, width: usize, from: *const f32, col: usize, k: usize, cols: usize) {
+            unsafe { transpose_by_eight(to, width, from, col, k, cols) }
+        }
+    }
+
+    impl Machine for Avx2 {
+        const WIDE: usize = 16;
+        const NARROW: usize = 8;
+        const ROWS: usize = 6; // 12 sums, 2 columns, 1 splat of 16 registers
+        #[inline(always)]
+        unsafe fn tile(t: Tile) {
+            unsafe { if t.cols > 8 { tile_of_rows::<__m256, 2>(t) } else { tile_of_rows::<__m256, 1>(t) } }
+        }
+        #[inline(always)]
+        unsafe fn transpose(to: *mut f32, width: usize, from: *const f32, col: usize, k: usize, cols: usize) {
+            unsafe { transpose_by_eight(to, width, from, col, k, cols) }
+        }
+    }
+
+    /// `Machine::transpose` by squares of eight.
+    #[inline(always)]
+    unsafe fn transpose_by_eight(to: *mut f32, width: usize, from: *const f32, col: usize, k: usize, cols: usize) {
+        let (k8, cols8) = (k / 8 * 8, cols / 8 * 8);
+        unsafe {
+            for j in (0..cols8).step_by(8) {
+                for p in (0..k8).step_by(8) {
+                    square(to.add(p * width + j), width, from.add(j * col + p), col);
+                }
+            }
+            transpose_part(to, width, from, col, k8..k, 0..cols8);
+            transpose_part(to, width, from, col, 0..k, cols8..cols);
+            clear(to, width, k, cols);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn square(to: *mut f32, to_row: usize, from: *const f32, from_row: usize) {
+        unsafe {
+            let r: [__m256; 8] = std::array::from_fn(|i| _mm256_loadu_ps(from.add(i * from_row)));
+            // Pairs of rows, then fours within each half, then the halves.
+            let pairs: [__m256; 8] = std::array::from_fn(|i| {
+                let (x, y) = (r[i / 2 * 2], r[i / 2 * 2 + 1]);
+                if i % 2 == 0 { _mm256_unpacklo_ps(x, y) } else { _mm256_unpackhi_ps(x, y) }
+            });
+            let fours: [__m256; 8] = std::array::from_fn(|i| {
+                let (x, y) = (pairs[i / 4 * 4 + i % 4 / 2], pairs[i / 4 * 4 + i % 4 / 2 + 2]);
+                if i % 2 == 0 { _mm256_shuffle_ps::<0x44>(x, y) } else { _mm256_shuffle_ps::<0xee>(x, y) }
+            });
+            for i in 0..4 {
+                _mm256_storeu_ps(to.add(i * to_row), _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]));
+                _mm256_storeu_ps(to.add((i + 4) * to_row), _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]));
+            }
+        }
+    }
+
+    macro_rules! vector {
+        ($t:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident) => {
+            impl Vector for $t {
+                const LANES: usize = $lanes;
+                #[inline(always)]
+                unsafe fn splat(x: f32) -> Self {
+                    unsafe { $splat(x) }
+                }
+                #[inline(always)]
+                unsafe fn load(p: *const f32) -> Self {
+                    unsafe { $load(p) }
+                }
+                #[inline(always)]
+                unsafe fn store(self, p: *mut f32) {
+                    unsafe { $store(p, self) }
+                }
+                #[inline(always)]
+                unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+                    unsafe { $fma(self, b, c) }
+                }
+            }
+        };
+    }
+    vector!(__m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
+    vector!(__m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(n: usize, seed: u32) -> Vec<f32> {
+        crate::engine::params::init::uniform(seed as u64, "gemm", n, 1.0)
+    }
+
+    fn exact(layout: Layout, [m, n, k]: [usize; 3], a: &[f32], b: &[f32]) -> Vec<f64> {
+        let a_at = |i, p| if layout == Layout::TN { a[p * m + i] } else { a[i * k + p] } as f64;
+        let b_at = |p, j| if layout == Layout::NT { b[j * k + p] } else { b[p * n + j] } as f64;
+        (0..m * n).map(|e| (0..k).map(|p| a_at(e / n, p) * b_at(p, e % n)).sum()).collect()
+    }
+
+    const LAYOUTS: [Layout; 3] = [Layout::NN, Layout::NT, Layout::TN];
+    type Runner = fn(Piece, &dyn Fn(usize, &mut [f32]));
+
+    fn machines() -> Vec<(&'static str, Runner)> {
+        let mut all: Vec<(&'static str, Runner)> = vec![("plain", |p, f| unsafe { panels::<Plain>(p, &f) })];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn half(p: Piece, f: &dyn Fn(usize, &mut [f32])) {
+                unsafe { panels::<x86::Avx2>(p, &f) }
+            }
+            all.push(("avx2", |p, f| unsafe { half(p, f) }));
+        }
+        all.push(("widest", |p, f| run(p, &f)));
+        all
+    }
+
+    #[test]
+    fn products_match_f64_on_every_machine_layout_and_edge() {
+        let sizes = [[0, 3, 4], [3, 0, 4], [3, 4, 0], [1, 1, 1], [1, 33, 7], [31, 1, 65], [33, 31, 127], [9, 65, 257], [50, 50, 100], [7, 24, 513], [100, 52, 61]];
+        for (machine, run) in machines() {
+            for [m, n, k] in sizes {
+                for layout in LAYOUTS {
+                    for add in [false, true] {
+                        let (a, b, before) = (noise(m * k, 1), noise(k * n, 2), noise(m * n, 3));
+                        let mut c = if add { before.clone() } else { vec![f32::NAN; m * n] };
+                        let (a_row, a_step) = if layout == Layout::TN { (1, m) } else { (k, 1) };
+                        let (b_step, b_col) = if layout == Layout::NT { (1, k) } else { (n, 1) };
+                        let (cp, ap, bp) = (c.as_mut_ptr(), a.as_ptr(), b.as_ptr());
+                        run(Piece { rows: m, cols: n, k, first: 0, c: cp, c_row: n, a: ap, a_row, a_step, b: bp, b_step, b_col, add }, &|_, _| {});
+                        // k roundings, each of half an ulp of a partial sum, which is of the size of the result or of √k: about ε·√k of it.
+                        let tolerance = 4.0 * f32::EPSILON as f64 * (k as f64).sqrt().max(1.0);
+                        for (e, want) in exact(layout, [m, n, k], &a, &b).into_iter().enumerate() {
+                            let want = want + if add { before[e] as f64 } else { 0.0 };
+                            assert!((c[e] as f64 - want).abs() <= tolerance * want.abs().max(1.0), "{machine} {layout:?} {m}x{n}x{k} add {add}, element {e}: {} for {want}", c[e]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_and_layouts_change_no_bit() {
+        let [m, n, k] = [61, 331, 300];
+        let (a, b) = (noise(m * k, 1), noise(k * n, 2));
+        let product = |layout, a: &[f32], b: &[f32], threads| {
+            let mut c = vec![0.0; m * n];
+            gemm(layout, [m, n, k], &mut c, a, b, false, threads, &|_, _| {});
+            c.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+        };
+        let transposed = |x: &[f32], rows: usize, cols: usize| (0..rows * cols).map(|e| x[e % rows * cols + e / rows]).collect::<Vec<_>>();
+        let first = product(Layout::NN, &a, &b, 1);
+        for threads in [1, 2, 3, 4, 7] {
+            assert_eq!(product(Layout::NN, &a, &b, threads), first, "{threads} threads");
+            assert_eq!(product(Layout::NT, &a, &transposed(&b, k, n), threads), first, "NT, {threads} threads");
+            assert_eq!(product(Layout::TN, &transposed(&a, m, k), &b, threads), first, "TN, {threads} threads");
+        }
+    }
+
+    #[test]
+    fn finish_sees_every_element_once_when_it_is_complete() {
+        for threads in [1, 3] {
+            let [m, n, k] = [70, 333, 300];
+            let (a, b) = (vec![1.0; m * k], vec![1.0; k * n]);
+            let mut c = vec![0.0; m * n];
+            gemm(Layout::NN, [m, n, k], &mut c, &a, &b, false, threads, &|first, row| {
+                row.iter_mut().enumerate().for_each(|(j, v)| *v = 1000.0 * *v + (first + j) as f32)
+            });
+            assert!(c.iter().enumerate().all(|(e, &v)| v == 300_000.0 + (e % n) as f32));
+        }
+    }
+
+    #[test]
+    #[ignore = "prints times; for a person"]
+    fn times_beside_the_gemm_crate() {
+        let shapes = [
+            (Layout::NT, [100, 50, 1252]), (Layout::TN, [50, 1252, 100]), (Layout::NT, [100, 1252, 50]), (Layout::NN, [100, 50, 1252]), (Layout::TN, [1252, 50, 100]),
+            (Layout::NT, [100, 50, 50]), (Layout::NN, [100, 50, 50]), (Layout::TN, [50, 50, 100]), (Layout::NT, [100, 3, 50]),
+            (Layout::NT, [32, 128, 2000]), (Layout::NT, [512, 1024, 1024]), (Layout::NN, [256, 1024, 1024]), (Layout::TN, [1024, 1024, 512]), (Layout::NT, [256, 1024, 9153]), (Layout::NT, [512, 1024, 1030]), (Layout::TN, [1030, 1024, 512]),
+        ];
+        for (layout, [m, n, k]) in shapes {
+            let (a, b) = (noise(m * k, 1), noise(k * n, 2));
+            let mut c = vec![0.0f32; m * n];
+            let repeat = (40_000_000 / (m * n * k)).max(1);
+            let mut time = |f: &mut dyn FnMut(&mut [f32])| {
+                let mut best = f64::MAX;
+                for _ in 0..15 {
+                    let start = std::time::Instant::now();
+                    for _ in 0..repeat {
+                        f(&mut c);
+                    }
+                    best = best.min(start.elapsed().as_secs_f64() / repeat as f64);
+                }
+                (best * 1e6, 2e-9 * (m * n * k) as f64 / best)
+            };
+            let ours = time(&mut |c| gemm(layout, [m, n, k], c, &a, &b, false, 1, &|_, _| {}));
+            let two = time(&mut |c| gemm(layout, [m, n, k], c, &a, &b, false, 2, &|_, _| {}));
+            let (a_rs, a_cs) = if layout == Layout::TN { (1, m as isize) } else { (k as isize, 1) };
+            let (b_rs, b_cs) = if layout == Layout::NT { (1, k as isize) } else { (n as isize, 1) };
+            let mut crate_gemm = |parallelism| time(&mut |c| unsafe { ::gemm::gemm(m, n, k, c.as_mut_ptr(), 1, n as isize, false, a.as_ptr(), a_cs, a_rs, b.as_ptr(), b_cs, b_rs, 0.0f32, 1.0f32, false, false, false, parallelism) });
+            let theirs = crate_gemm(::gemm::Parallelism::None);
+            let theirs2 = crate_gemm(::gemm::Parallelism::Rayon(2));
+            println!("{layout:?} {m}x{n}x{k}: ours {:.1} us {:.1} GF/s, two threads {:.1} us; crate {:.1} us {:.1} GF/s, two threads {:.1} us", ours.0, ours.1, two.0, theirs.0, theirs.1, theirs2.0);
+        }
+    }
+}

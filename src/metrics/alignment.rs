@@ -1,0 +1,87 @@
+//! How well two embeddings of the same cells lie on one another.
+//!
+//!   foscttm            for each paired cell of one modality, the cells of the other strictly closer than its match, over their number
+//!                      N; mean of both directions. The pool is the evaluated pairs' cells; 0 is best, 0.5 is chance
+//!   knn_accuracy@K     whether the match is among the K nearest cells of the other modality (ties: lower row first); the pool is
+//!                      all cells of that modality
+//!   lta                label transfer accuracy: kNN (k = 5, Euclidean, ties to the smallest label)
+//!   class_accuracy     the same with k = 10, l1, ties to the nearest of the tied labels
+//!
+//! Sources: Liu et al. 2019 (foscttm; here divided by N, not N - 1); Johansen and Quon 2019 (lta); Yang et al. 2021 (the kNN accuracies).
+//! All counts are integers added over cells, so nothing depends on the order of threads.
+
+use super::matrix::Matrix;
+use super::neighbours::{Classifier, Distance, Pool, Ties};
+use rayon::prelude::*;
+
+/// Fraction of cells closer than the true match over `pairs` (row of a, row of b); a cell in two pairs counts twice.
+/// `None` without pairs.
+#[track_caller]
+pub fn foscttm(a: Matrix<'_>, b: Matrix<'_>, pairs: &[(u32, u32)], distance: Distance) -> Option<f64> {
+    if pairs.is_empty() {
+        return None;
+    }
+    let (rows_a, rows_b): (Vec<u32>, Vec<u32>) = pairs.iter().copied().unzip();
+    let closer = |from: Matrix<'_>, queries: &[u32], to: Matrix<'_>, pool: &[u32]| -> u64 {
+        let stored = Pool::new(to, pool);
+        let counts = queries.par_iter().zip(pool.par_iter()).with_min_len(16).map(|(&query, &own)| {
+            let query = from.row(query as usize);
+            let limit = distance.comparable(query, to.row(own as usize));
+            let mut count = 0u64;
+            stored.scan(distance, query, |_, d| count += d.iter().filter(|&&d| d < limit).count() as u64);
+            count
+        });
+        counts.sum()
+    };
+    let total = closer(a, &rows_a, b, &rows_b) + closer(b, &rows_b, a, &rows_a);
+    let n = pairs.len() as f64;
+    Some(total as f64 / (2.0 * n * n))
+}
+
+/// Fraction of `pairs` whose b is among the `k` nearest of all cells of `b` to its a, one value a `k`. `None` without pairs.
+#[track_caller]
+pub fn knn_accuracy<const K: usize>(a: Matrix<'_>, b: Matrix<'_>, pairs: &[(u32, u32)], k: [usize; K]) -> Option<[f64; K]> {
+    if pairs.is_empty() {
+        return None;
+    }
+    let pool = Pool::new(b, &b.all_rows());
+    let ranks: Vec<usize> = pairs
+        .par_iter()
+        .with_min_len(16)
+        .map(|&(query, own)| {
+            let (query, own) = (a.row(query as usize), own as usize);
+            let limit = Distance::L1.comparable(query, b.row(own));
+            let mut rank = 0;
+            pool.scan(Distance::L1, query, |first, distances| {
+                rank += distances.iter().enumerate().filter(|&(j, &d)| d < limit || (d == limit && first + j < own)).count();
+            });
+            rank
+        })
+        .collect();
+    Some(k.map(|k| ranks.iter().filter(|&&rank| rank < k).count() as f64 / pairs.len() as f64))
+}
+
+/// Labelled cells of one modality: the embedding, the rows that are meant, a label for each row of the embedding.
+#[derive(Clone, Copy)]
+pub struct Labelled<'a> {
+    /// Cells x latent.
+    pub cells: Matrix<'a>,
+    /// The rows that take part.
+    pub rows: &'a [u32],
+    /// One entry a row of `cells`; `None` is unlabelled.
+    pub labels: &'a [Option<u32>],
+}
+
+/// Label transfer accuracy: learns from `train`, is tested on `test`. `None` if either has no labelled cell.
+pub fn lta(train: Labelled<'_>, test: Labelled<'_>) -> Option<f64> {
+    Classifier::new(train.cells, train.rows, train.labels, 5, Distance::Euclidean, Ties::Smallest).accuracy(
+        test.cells,
+        test.rows,
+        test.labels,
+    )
+}
+
+/// Accuracy of a 10-nearest-neighbours classifier in l1 that learned from `train`. `None` if either has no labelled cell.
+pub fn class_accuracy(train: Labelled<'_>, test: Labelled<'_>) -> Option<f64> {
+    Classifier::new(train.cells, train.rows, train.labels, 10, Distance::L1, Ties::Nearest).accuracy(test.cells, test.rows, test.labels)
+}

@@ -1,0 +1,294 @@
+//! All metrics of the embeddings of a run that need nothing but the embeddings, the pairs and the labels.
+//!
+//! If any cell is held out, the plain keys are of the held-out cells and `KEY.train` of the training cells; otherwise the plain keys
+//! are the training cells' and `held_out` is false. A pair belongs to the held-out cells if both its ends do, to the training cells if
+//! neither does. Classifiers and mixtures learn from training cells only; the pool of `knn_accuracy` is all cells.
+
+use super::Metrics;
+use super::alignment::{Labelled, class_accuracy, foscttm, knn_accuracy, lta};
+use super::clustering::{Fitted, MixtureSettings, consistency};
+use super::collapse::spread;
+use super::matrix::Matrix;
+use super::neighbours::Distance;
+use super::silhouette::{EXACT, silhouette};
+use super::transfer::{Scores, Settings, cross_validate, hold_out};
+
+/// Neighbours for which `knn_accuracy@K` is told.
+pub const NEIGHBOURS: [usize; 4] = [1, 5, 10, 50];
+/// Folds of `qda_accuracy` where it is cross-validated.
+pub const FOLDS: usize = 10;
+/// Components of the mixtures behind `ami` where there are no labels to count.
+const COMPONENTS: usize = 10;
+
+/// One modality's embedding.
+#[derive(Clone, Copy)]
+pub struct Evaluated<'a> {
+    /// The modality's name, as it stands in keys.
+    pub name: &'a str,
+    /// Cells x latent.
+    pub embedding: &'a [f32],
+    /// Whether each cell was kept out of training.
+    pub held_out: &'a [bool],
+    /// Each cell's label, an index that means the same class in every modality; `None` if the modality has no labels.
+    pub labels: Option<&'a [Option<u32>]>,
+}
+
+/// Which rows of two modalities are the same cell.
+#[derive(Clone, Debug)]
+pub struct PairSet {
+    /// Index of the first modality.
+    pub a: usize,
+    /// Index of the second.
+    pub b: usize,
+    /// (row of a, row of b).
+    pub pairs: Vec<(u32, u32)>,
+}
+
+/// What is evaluated.
+pub struct Evaluation<'a> {
+    /// In the order typed; the first is A.
+    pub modalities: Vec<Evaluated<'a>>,
+    /// Known pairs, all of them, whatever part training was given.
+    pub links: Vec<PairSet>,
+    /// Latent dimensions of every embedding.
+    pub latent: usize,
+    /// Of folds, samples and initialisations.
+    pub seed: u64,
+}
+
+/// A subset of the cells: the held-out or the training ones.
+struct Part<'e, 'a> {
+    all: &'e Evaluation<'a>,
+    held_out: bool,
+    /// Rows of each modality that belong to it.
+    rows: Vec<Vec<u32>>,
+}
+
+/// Fills in every metric that applies.
+///
+/// # Panics
+///
+/// If an embedding, its flags and its labels differ in their number of cells, or a pair names a cell that is not there.
+#[track_caller]
+pub fn embedding_metrics(e: &Evaluation<'_>) -> Metrics {
+    for m in &e.modalities {
+        let n = m.held_out.len();
+        let labels = m.labels.map_or(n, <[_]>::len);
+        assert!(m.embedding.len() == n * e.latent && labels == n, "modality {}: embedding, flags and labels of different lengths", m.name);
+    }
+    for l in &e.links {
+        let (a, b) = (e.modalities[l.a].held_out.len(), e.modalities[l.b].held_out.len());
+        assert!(l.pairs.iter().all(|p| (p.0 as usize) < a && (p.1 as usize) < b), "a pair names a cell that is not there");
+    }
+    let held_out = e.modalities.iter().any(|m| m.held_out.contains(&true));
+    let mut metrics = Metrics::new();
+    let mut fill = |wanted: bool, suffix: &str| {
+        let part = Part::new(e, wanted);
+        let mut values = Metrics::new();
+        part.fill(&mut values);
+        values.iter().for_each(|(key, value)| metrics.set(format!("{key}{suffix}"), value));
+        values.notes().iter().for_each(|note| metrics.note(note));
+    };
+    fill(held_out, "");
+    if held_out {
+        fill(false, ".train");
+    }
+    metrics.set("held_out", held_out);
+    metrics
+}
+
+impl<'e, 'a> Part<'e, 'a> {
+    fn new(all: &'e Evaluation<'a>, held_out: bool) -> Self {
+        let rows = all.modalities.iter().map(|m| rows_where(m.held_out, held_out)).collect();
+        Part { all, held_out, rows }
+    }
+
+    fn cells(&self, modality: usize) -> Matrix<'a> {
+        let m = &self.all.modalities[modality];
+        Matrix::new(m.embedding, m.held_out.len(), self.all.latent)
+    }
+
+    fn train(&self, modality: usize) -> Vec<u32> {
+        rows_where(self.all.modalities[modality].held_out, false)
+    }
+
+    /// The pairs of a link that lie in this part.
+    fn pairs(&self, link: &PairSet) -> Vec<(u32, u32)> {
+        let (a, b) = (&self.all.modalities[link.a], &self.all.modalities[link.b]);
+        let inside = |p: &&(u32, u32)| a.held_out[p.0 as usize] == self.held_out && b.held_out[p.1 as usize] == self.held_out;
+        link.pairs.iter().filter(inside).copied().collect()
+    }
+
+    /// Labelled cells of this part: (row, label).
+    fn labelled(&self, modality: usize, rows: &[u32]) -> Vec<(u32, u32)> {
+        let labels = self.all.modalities[modality].labels;
+        labels.map_or(Vec::new(), |labels| rows.iter().filter_map(|&r| labels[r as usize].map(|l| (r, l))).collect())
+    }
+
+    fn fill(&self, out: &mut Metrics) {
+        let (cells, paired) = self.counts();
+        out.set("cells", cells);
+        out.set("paired_cells", paired);
+        self.fill_alignment(out);
+        self.fill_transfer(out);
+        self.fill_silhouettes(out);
+        self.fill_types(out);
+        self.fill_clusters(out);
+        for (i, m) in self.all.modalities.iter().enumerate() {
+            if let Some(s) = spread(self.cells(i), &self.rows[i]) {
+                out.set(format!("latent_rms.{}", m.name), s.rms);
+                out.set_some(format!("latent_singular_min.{}", m.name), s.singular.last().copied());
+                out.set(format!("latent_singular_ratio.{}", m.name), s.ratio);
+            }
+        }
+    }
+
+    /// Distinct cells of this part, and those of them that are seen in two modalities or more.
+    fn counts(&self) -> (usize, usize) {
+        let mut starts = vec![0];
+        self.all.modalities.iter().for_each(|m| starts.push(starts[starts.len() - 1] + m.held_out.len()));
+        // Union-find over (modality, row): pairs join the views of one cell.
+        let mut parent: Vec<usize> = (0..starts[starts.len() - 1]).collect();
+        fn root(parent: &mut [usize], mut at: usize) -> usize {
+            while parent[at] != at {
+                parent[at] = parent[parent[at]];
+                at = parent[at];
+            }
+            at
+        }
+        let mut paired = vec![false; parent.len()];
+        for link in &self.all.links {
+            for (a, b) in self.pairs(link) {
+                let (a, b) = (starts[link.a] + a as usize, starts[link.b] + b as usize);
+                let (x, y) = (root(&mut parent, a), root(&mut parent, b));
+                parent[x.max(y)] = x.min(y);
+                paired[a] = true;
+                paired[b] = true;
+            }
+        }
+        let here = self.rows.iter().zip(&starts).flat_map(|(rows, start)| rows.iter().map(move |&r| start + r as usize));
+        let mut roots: Vec<(usize, bool)> = here.map(|at| (root(&mut parent, at), paired[at])).collect();
+        roots.sort_unstable();
+        roots.dedup_by_key(|r| r.0);
+        (roots.len(), roots.iter().filter(|r| r.1).count())
+    }
+
+    /// foscttm, foscttm_l1, knn_accuracy: of every pair of modalities with pairs; the means over modality pairs.
+    fn fill_alignment(&self, out: &mut Metrics) {
+        for (key, distance) in [("foscttm", Distance::Euclidean), ("foscttm_l1", Distance::L1)] {
+            let mut each = Vec::new();
+            for link in &self.all.links {
+                if let Some(value) = foscttm(self.cells(link.a), self.cells(link.b), &self.pairs(link), distance) {
+                    each.push((format!("{key}.{}_{}", self.name(link.a), self.name(link.b)), value));
+                }
+            }
+            out.set(key, each.iter().map(|e| e.1).sum::<f64>() / each.len() as f64);
+            each.into_iter().for_each(|(key, value)| out.set(key, value));
+        }
+        for link in &self.all.links {
+            let pairs = self.pairs(link);
+            let turned: Vec<(u32, u32)> = pairs.iter().map(|p| (p.1, p.0)).collect();
+            for (from, to, pairs) in [(link.a, link.b, &pairs), (link.b, link.a, &turned)] {
+                if let Some(values) = knn_accuracy(self.cells(from), self.cells(to), pairs, NEIGHBOURS) {
+                    for (k, value) in NEIGHBOURS.into_iter().zip(values) {
+                        out.set(format!("knn_accuracy@{k}.{}_to_{}", self.name(from), self.name(to)), value);
+                    }
+                }
+            }
+        }
+    }
+
+    fn name(&self, modality: usize) -> &'a str {
+        self.all.modalities[modality].name
+    }
+
+    /// lta from the second modality to the first; class_accuracy of each from the other (the mean where there are several others).
+    fn fill_transfer(&self, out: &mut Metrics) {
+        let n = self.all.modalities.len();
+        let transfer = |from: usize, to: usize, f: fn(Labelled<'_>, Labelled<'_>) -> Option<f64>| {
+            let (known, wanted) = (self.all.modalities[from].labels?, self.all.modalities[to].labels?);
+            let train = self.train(from);
+            let learn = Labelled { cells: self.cells(from), rows: &train, labels: known };
+            f(learn, Labelled { cells: self.cells(to), rows: &self.rows[to], labels: wanted })
+        };
+        if n >= 2 {
+            out.set_some("lta", transfer(1, 0, lta));
+        }
+        for to in 0..n {
+            let each: Vec<f64> = (0..n).filter(|&from| from != to).filter_map(|from| transfer(from, to, class_accuracy)).collect();
+            out.set(format!("class_accuracy.{}", self.name(to)), each.iter().sum::<f64>() / each.len() as f64);
+        }
+    }
+
+    fn fill_silhouettes(&self, out: &mut Metrics) {
+        let mut joint = Vec::new();
+        let (mut by_label, mut by_modality) = (Vec::new(), Vec::new());
+        for (i, rows) in self.rows.iter().enumerate() {
+            let first = (joint.len() / self.all.latent.max(1)) as u32;
+            joint.extend(self.cells(i).gather(rows));
+            by_modality.extend((0..rows.len() as u32).map(|r| (first + r, i as u32)));
+            if let Some(labels) = self.all.modalities[i].labels {
+                let known = rows.iter().zip(first..).filter_map(|(&row, at)| labels[row as usize].map(|label| (at, label)));
+                by_label.extend(known);
+            }
+        }
+        let joint = Matrix::new(&joint, by_modality.len(), self.all.latent);
+        for (key, points) in [("silhouette.labels", by_label), ("silhouette.modality", by_modality)] {
+            if let Some(s) = silhouette(joint, &points, self.all.seed) {
+                out.set(key, s.value);
+                if s.sampled {
+                    out.note(format!("silhouettes are of {EXACT} cells drawn by the seed, of {}", points.len()));
+                }
+            }
+        }
+    }
+
+    /// Held-out cells are predicted from all training cells; training cells by cross-validation among themselves.
+    fn fill_types(&self, out: &mut Metrics) {
+        for (i, m) in self.all.modalities.iter().enumerate() {
+            let train = self.labelled(i, &self.train(i));
+            let scores = if self.held_out {
+                hold_out(self.cells(i), &train, &self.labelled(i, &self.rows[i]), Settings::default())
+            } else {
+                cross_validate(self.cells(i), &train, FOLDS, self.all.seed, Settings::default())
+            };
+            // One class is told from nothing.
+            if let Some(Scores { qda, most_frequent, random, classes: 2.. }) = scores {
+                let key = format!("qda_accuracy.{}", m.name);
+                out.set(key.as_str(), qda.mean);
+                if qda.folds > 1 {
+                    out.set(format!("{key}.error"), qda.standard_error);
+                }
+                out.set(format!("{key}.most_frequent"), most_frequent.mean);
+                out.set(format!("{key}.random"), random.mean);
+            }
+        }
+    }
+
+    /// ami of the clusters of every pair of modalities with pairs; the mean over them.
+    fn fill_clusters(&self, out: &mut Metrics) {
+        let mut classes: Vec<u32> = self.all.modalities.iter().filter_map(|m| m.labels).flatten().flatten().copied().collect();
+        classes.sort_unstable();
+        classes.dedup();
+        let k = if classes.is_empty() { COMPONENTS } else { classes.len() };
+        if k < 2 {
+            return;
+        }
+        let settings = MixtureSettings { seed: self.all.seed, ..MixtureSettings::default() };
+        let mut each = Vec::new();
+        for link in &self.all.links {
+            let (a, b) = (self.train(link.a), self.train(link.b));
+            let side = |modality, train| Fitted { codes: self.cells(modality), train };
+            each.extend(consistency(side(link.a, &a), side(link.b, &b), &self.pairs(link), k, settings));
+        }
+        if !each.is_empty() {
+            out.set("ami", each.iter().sum::<f64>() / each.len() as f64);
+            let why = if classes.is_empty() { "without labels" } else { "as many as labels" };
+            out.note(format!("ami: Gaussian mixtures of {k} components ({why}), {} starts", settings.starts));
+        }
+    }
+}
+
+fn rows_where(flags: &[bool], wanted: bool) -> Vec<u32> {
+    flags.iter().zip(0u32..).filter(|(f, _)| **f == wanted).map(|(_, row)| row).collect()
+}
