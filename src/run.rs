@@ -21,6 +21,7 @@ pub use tensors::{Saved, Tensor, bits, bits_list, load_tensors, save_tensors};
 use crate::data::atomic;
 use crate::error::{Error, Result};
 use history::History;
+use rows::RowsWriter;
 use serde::Serialize;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -148,10 +149,12 @@ impl Run {
         self.dir.join(format!("embedding.{modality}.npy"))
     }
 
-    /// Writes the ids of an embedding's rows beside it.
-    pub fn save_cells(&self, modality: &str, cells: &[impl AsRef<str>]) -> Result<()> {
+    /// Starts `embedding.NAME.npy`, and writes the ids of its rows beside it.
+    pub fn write_embedding(&self, modality: &str, cells: &[impl AsRef<str>], latent: usize) -> Result<RowsWriter> {
         let ids: String = cells.iter().map(|c| format!("{}\n", c.as_ref())).collect();
-        atomic::write_file(&self.dir.join(format!("embedding.{modality}.cells.txt")), ids.as_bytes())
+        atomic::write_file(&self.dir.join(format!("embedding.{modality}.cells.txt")), ids.as_bytes())?;
+        let columns: Vec<String> = (1..=latent).map(|i| format!("Z{i}")).collect();
+        RowsWriter::create(&self.embedding(modality), cells.len(), &["cell"], &columns)
     }
 
     /// Replaces `metrics.json`.

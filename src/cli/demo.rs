@@ -2,7 +2,7 @@
 
 use super::progress::with_hooks;
 use super::train::{Job, recipe, tell};
-use super::{DeviceArgs, Precision, evaluate, interrupt, say, say_exactly};
+use super::{DeviceArgs, Precision, interrupt, say, say_exactly};
 use couplet::data::Dataset;
 use couplet::data::simulate::{SimulateSpec, simulate};
 use couplet::data::split::Holdout;
@@ -62,7 +62,7 @@ pub fn run(args: Args) -> Result<()> {
     say(format!("\n$ couplet evaluate {}", run.display()))?;
     let metrics = Trained::open(&run, args.device.again()?)?.evaluate(dataset, None)?;
     Run::open(&run)?.0.save_metrics(&metrics)?;
-    say_exactly(&evaluate::table(&metrics))?;
+    say_exactly(&metrics.to_table())?;
     say(format!("\nfoscttm near 0 means that a cell's two views lie closest to one another (0.5: by chance).\neverything is in {}", dir.display()))
 }
 

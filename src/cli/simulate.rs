@@ -26,7 +26,7 @@ pub struct Args {
 
 /// The recipes, for the help.
 pub fn recipes() -> String {
-    RECIPES.iter().fold("Recipes:\n".into(), |text, r| text + &format!("  {}  {}; {} cells\n", r.name, r.about, r.cells))
+    RECIPES.iter().fold("Recipes:\n".to_string(), |text, r| text + &format!("  {}  {}; {} cells\n", r.name, r.about, r.cells))
 }
 
 /// Simulates.

@@ -74,9 +74,9 @@ pub fn with_model_help(command: clap::Command, typed: &[OsString]) -> clap::Comm
     let help = match model {
         Some(m) => {
             let table = help_table(m.name, m.options);
-            format!("{}: {}\n\n{table}\npreprocess = auto: counts get {}, anything else standardise\n", m.name, m.about, m.count_recipe)
+            format!("{}: {}\n\n{table}\npreprocess = auto: counts get {}, anything else standardise\n", m.name, m.summary, m.count_recipe)
         }
-        None => MODELS.iter().fold("Models:\n".into(), |text, m| text + &format!("  {}  {}\n", m.name, m.about)),
+        None => MODELS.iter().fold("Models:\n".to_string(), |text, m| text + &format!("  {}  {}\n", m.name, m.summary)),
     };
     command.mut_subcommand("train", |c| c.after_help(help))
 }
@@ -107,6 +107,9 @@ pub fn run(args: Args) -> Result<()> {
         let place = Place { default: given.dataset.clone(), imported: args.out.join("dataset"), keep: true, reuse: args.resume };
         let Opened { dataset, .. } = args.data.open(place, &stop)?;
         let settings = args.settings(model, &dataset, &file, &earlier)?;
+        if let Some(column) = &given.labels {
+            dataset.label(column)?;
+        }
         tell(Job {
             model,
             dataset: &dataset,
