@@ -85,3 +85,48 @@ pub fn lta(train: Labelled<'_>, test: Labelled<'_>) -> Option<f64> {
 pub fn class_accuracy(train: Labelled<'_>, test: Labelled<'_>) -> Option<f64> {
     Classifier::new(train.cells, train.rows, train.labels, 10, Distance::L1, Ties::Nearest).accuracy(test.cells, test.rows, test.labels)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foscttm_matches_a_count_by_hand() {
+        // Matches are 0.5, 2 and 1 apart. Only a = 1 has something closer, b = 0.5; from b = 0.5 and b = 3 there are ties, not closer.
+        let (a, b) = ([0.0, 1.0, 5.0], [0.5, 3.0, 4.0]);
+        let (a, b) = (Matrix::new(&a, 3, 1), Matrix::new(&b, 3, 1));
+        let pairs = [(0, 0), (1, 1), (2, 2)];
+        assert_eq!(foscttm(a, b, &pairs, Distance::Euclidean), Some(1.0 / 18.0));
+        // Turned matches: only the pairs' own cells are the pool.
+        assert_eq!(foscttm(a, b, &[(0, 1), (1, 0)], Distance::L1), Some(2.0 / 8.0));
+        assert_eq!(foscttm(a, b, &[(0, 0)], Distance::L1), Some(0.0));
+        assert_eq!(foscttm(a, b, &[], Distance::L1), None);
+        assert_eq!(foscttm(Matrix::new(&[], 0, 0), Matrix::new(&[], 0, 0), &[], Distance::L1), None);
+    }
+
+    #[test]
+    fn codes_in_one_point_have_nothing_strictly_closer() {
+        let same = [1.0; 6];
+        let m = Matrix::new(&same, 6, 1);
+        let pairs: Vec<(u32, u32)> = (0..6).map(|i| (i, i)).collect();
+        assert_eq!(foscttm(m, m, &pairs, Distance::Euclidean), Some(0.0));
+        // Ties go to the lower row: cell i has i cells before its own.
+        assert_eq!(knn_accuracy(m, m, &pairs, [1, 3, 50]), Some([1.0 / 6.0, 0.5, 1.0]));
+        assert_eq!(knn_accuracy(m, m, &[], [1]), None);
+    }
+
+    #[test]
+    fn labels_travel_between_modalities_and_unlabelled_cells_stay_out() {
+        let (a, b) = ([0.0, 0.1, 9.0, 9.1, 4.0], [0.2, 0.3, 9.2, 9.3, 0.0]);
+        let (a, b) = (Matrix::new(&a, 5, 1), Matrix::new(&b, 5, 1));
+        let labels = [Some(0), Some(0), Some(1), Some(1), None];
+        let rows = [0, 1, 2, 3, 4];
+        let (learn, asked) =
+            (Labelled { cells: b, rows: &rows[..3], labels: &labels }, Labelled { cells: a, rows: &rows, labels: &labels });
+        // Three neighbours at most, two of them labelled 0: every cell is called 0.
+        assert_eq!(lta(learn, asked), Some(0.5));
+        assert_eq!(class_accuracy(learn, asked), Some(0.5));
+        assert_eq!(lta(Labelled { rows: &[4], ..learn }, asked), None);
+        assert_eq!(lta(learn, Labelled { rows: &[], ..asked }), None);
+    }
+}

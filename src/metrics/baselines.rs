@@ -178,7 +178,7 @@ fn factor(gram: &[f64], p: usize) -> Option<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::matrix::Draws;
+    use crate::engine::rng::Sequence;
 
     #[test]
     fn knn_averages_the_neighbours_and_skips_what_is_missing() {
@@ -205,15 +205,15 @@ mod tests {
 
     #[test]
     fn pc_cca_translates_what_is_linear() {
-        let mut draws = Draws::new(2, 2);
+        let mut draws = Sequence::new(2, 2, 0);
         let (n, da, db) = (200, 12, 7);
-        let wa: Vec<f64> = (0..2 * da).map(|_| draws.normal()).collect();
-        let wb: Vec<f64> = (0..2 * db).map(|_| draws.normal()).collect();
+        let wa: Vec<f64> = (0..2 * da).map(|_| f64::from(draws.next_normal())).collect();
+        let wb: Vec<f64> = (0..2 * db).map(|_| f64::from(draws.next_normal())).collect();
         let (mut a, mut b) = (Vec::new(), Vec::new());
         for _ in 0..n {
-            let z = [draws.normal(), draws.normal()];
-            a.extend((0..da).map(|j| (z[0] * wa[j] + z[1] * wa[da + j] + 0.01 * draws.normal()) as f32));
-            b.extend((0..db).map(|j| (z[0] * wb[j] + z[1] * wb[db + j] + 0.01 * draws.normal()) as f32));
+            let z = [f64::from(draws.next_normal()), f64::from(draws.next_normal())];
+            a.extend((0..da).map(|j| (z[0] * wa[j] + z[1] * wa[da + j] + 0.01 * f64::from(draws.next_normal())) as f32));
+            b.extend((0..db).map(|j| (z[0] * wb[j] + z[1] * wb[db + j] + 0.01 * f64::from(draws.next_normal())) as f32));
         }
         let (a, b) = (Matrix::new(&a, n, da), Matrix::new(&b, n, db));
         let pairs: Vec<(u32, u32)> = (0..n as u32).map(|i| (i, i)).collect();

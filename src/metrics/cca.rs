@@ -126,17 +126,17 @@ fn factor(c: &[f64], p: usize) -> Option<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::matrix::Draws;
+    use crate::engine::rng::Sequence;
 
     /// Two views of one shared variable, with noise of known size: ρ = 1 / (1 + σ²).
     fn views(n: usize, pa: usize, pb: usize, sigma: f64) -> (Vec<f64>, Vec<f64>) {
-        let mut draws = Draws::new(1, 1);
+        let mut draws = Sequence::new(1, 1, 0);
         let (mut a, mut b) = (Vec::new(), Vec::new());
         for _ in 0..n {
-            let shared = draws.normal();
-            let view = |out: &mut Vec<f64>, p: usize, draws: &mut Draws| {
-                let x = shared + sigma * draws.normal();
-                let rest: Vec<f64> = (1..p).map(|_| draws.normal()).collect();
+            let shared = f64::from(draws.next_normal());
+            let view = |out: &mut Vec<f64>, p: usize, draws: &mut Sequence| {
+                let x = shared + sigma * f64::from(draws.next_normal());
+                let rest: Vec<f64> = (1..p).map(|_| f64::from(draws.next_normal())).collect();
                 out.push(3.0 + 2.0 * x + rest.iter().sum::<f64>());
                 out.extend(rest);
             };

@@ -6,12 +6,13 @@
 
 use super::Metrics;
 use super::alignment::{Labelled, class_accuracy, foscttm, knn_accuracy, lta};
-use super::clustering::{Fitted, MixtureSettings, consistency};
+use super::clustering::{Mixture, MixtureSettings, consistency};
 use super::collapse::spread;
-use super::matrix::Matrix;
+use super::matrix::{Matrix, stream};
 use super::neighbours::Distance;
 use super::silhouette::{EXACT, silhouette};
 use super::transfer::{Scores, Settings, cross_validate, hold_out};
+use crate::engine::rng::Sequence;
 
 /// Neighbours for which `knn_accuracy@K` is told.
 pub const NEIGHBOURS: [usize; 4] = [1, 5, 10, 50];
@@ -19,6 +20,8 @@ pub const NEIGHBOURS: [usize; 4] = [1, 5, 10, 50];
 pub const FOLDS: usize = 10;
 /// Components of the mixtures behind `ami` where there are no labels to count.
 const COMPONENTS: usize = 10;
+/// Mixtures are fitted to at most so many training cells; all cells are labelled.
+const FITTED: usize = 5_000;
 
 /// One modality's embedding.
 #[derive(Clone, Copy)]
@@ -56,6 +59,14 @@ pub struct Evaluation<'a> {
     pub seed: u64,
 }
 
+impl Evaluation<'_> {
+    /// The pairs of a link of which both ends were held out, or neither was.
+    pub fn pairs(&self, link: &PairSet, held_out: bool) -> Vec<(u32, u32)> {
+        let (a, b) = (self.modalities[link.a].held_out, self.modalities[link.b].held_out);
+        link.pairs.iter().filter(|p| a[p.0 as usize] == held_out && b[p.1 as usize] == held_out).copied().collect()
+    }
+}
+
 /// A subset of the cells: the held-out or the training ones.
 struct Part<'e, 'a> {
     all: &'e Evaluation<'a>,
@@ -81,11 +92,12 @@ pub fn embedding_metrics(e: &Evaluation<'_>) -> Metrics {
         assert!(l.pairs.iter().all(|p| (p.0 as usize) < a && (p.1 as usize) < b), "a pair names a cell that is not there");
     }
     let held_out = e.modalities.iter().any(|m| m.held_out.contains(&true));
+    let clusters = Clusters::fit(e);
     let mut metrics = Metrics::new();
     let mut fill = |wanted: bool, suffix: &str| {
         let part = Part::new(e, wanted);
         let mut values = Metrics::new();
-        part.fill(&mut values);
+        part.fill(&clusters, &mut values);
         values.iter().for_each(|(key, value)| metrics.set(format!("{key}{suffix}"), value));
         values.notes().iter().for_each(|note| metrics.note(note));
     };
@@ -114,9 +126,7 @@ impl<'e, 'a> Part<'e, 'a> {
 
     /// The pairs of a link that lie in this part.
     fn pairs(&self, link: &PairSet) -> Vec<(u32, u32)> {
-        let (a, b) = (&self.all.modalities[link.a], &self.all.modalities[link.b]);
-        let inside = |p: &&(u32, u32)| a.held_out[p.0 as usize] == self.held_out && b.held_out[p.1 as usize] == self.held_out;
-        link.pairs.iter().filter(inside).copied().collect()
+        self.all.pairs(link, self.held_out)
     }
 
     /// Labelled cells of this part: (row, label).
@@ -125,7 +135,7 @@ impl<'e, 'a> Part<'e, 'a> {
         labels.map_or(Vec::new(), |labels| rows.iter().filter_map(|&r| labels[r as usize].map(|l| (r, l))).collect())
     }
 
-    fn fill(&self, out: &mut Metrics) {
+    fn fill(&self, clusters: &Clusters, out: &mut Metrics) {
         let (cells, paired) = self.counts();
         out.set("cells", cells);
         out.set("paired_cells", paired);
@@ -133,7 +143,7 @@ impl<'e, 'a> Part<'e, 'a> {
         self.fill_transfer(out);
         self.fill_silhouettes(out);
         self.fill_types(out);
-        self.fill_clusters(out);
+        self.fill_clusters(clusters, out);
         for (i, m) in self.all.modalities.iter().enumerate() {
             if let Some(s) = spread(self.cells(i), &self.rows[i]) {
                 out.set(format!("latent_rms.{}", m.name), s.rms);
@@ -266,29 +276,169 @@ impl<'e, 'a> Part<'e, 'a> {
     }
 
     /// ami of the clusters of every pair of modalities with pairs; the mean over them.
-    fn fill_clusters(&self, out: &mut Metrics) {
-        let mut classes: Vec<u32> = self.all.modalities.iter().filter_map(|m| m.labels).flatten().flatten().copied().collect();
+    fn fill_clusters(&self, clusters: &Clusters, out: &mut Metrics) {
+        let agreement = |link: &PairSet| {
+            let side = |modality: usize| clusters.mixtures[modality].as_ref().map(|m| (m, self.cells(modality)));
+            consistency(side(link.a)?, side(link.b)?, &self.pairs(link))
+        };
+        let each: Vec<f64> = self.all.links.iter().filter_map(agreement).collect();
+        if !each.is_empty() {
+            out.set("ami", each.iter().sum::<f64>() / each.len() as f64);
+            out.note(clusters.how.as_str());
+        }
+    }
+}
+
+/// Mixtures fitted to the training codes of every modality that has pairs, and a remark on how.
+struct Clusters {
+    mixtures: Vec<Option<Mixture>>,
+    how: String,
+}
+
+impl Clusters {
+    fn fit(e: &Evaluation<'_>) -> Clusters {
+        let mut classes: Vec<u32> = e.modalities.iter().filter_map(|m| m.labels).flatten().flatten().copied().collect();
         classes.sort_unstable();
         classes.dedup();
         let k = if classes.is_empty() { COMPONENTS } else { classes.len() };
-        if k < 2 {
-            return;
+        let settings = MixtureSettings { seed: e.seed, ..MixtureSettings::default() };
+        let why = if classes.is_empty() { "no labels to count" } else { "one a label" };
+        let mut how = format!("ami: Gaussian mixtures of {k} components ({why}), best of {} starts", settings.starts);
+        let fit = |(i, m): (usize, &Evaluated<'_>)| {
+            // One cluster agrees with everything.
+            if k < 2 || !e.links.iter().any(|l| (l.a == i || l.b == i) && !l.pairs.is_empty()) {
+                return None;
+            }
+            let mut rows = rows_where(m.held_out, false);
+            if rows.len() > FITTED {
+                Sequence::new(e.seed, stream::SAMPLE, 0).shuffle(&mut rows);
+                rows.truncate(FITTED);
+            }
+            Mixture::fit(Matrix::new(m.embedding, m.held_out.len(), e.latent), &rows, k, settings)
+        };
+        let mixtures = e.modalities.iter().enumerate().map(fit).collect();
+        if e.modalities.iter().any(|m| rows_where(m.held_out, false).len() > FITTED) {
+            how += &format!(", fitted to {FITTED} training cells drawn by the seed");
         }
-        let settings = MixtureSettings { seed: self.all.seed, ..MixtureSettings::default() };
-        let mut each = Vec::new();
-        for link in &self.all.links {
-            let (a, b) = (self.train(link.a), self.train(link.b));
-            let side = |modality, train| Fitted { codes: self.cells(modality), train };
-            each.extend(consistency(side(link.a, &a), side(link.b, &b), &self.pairs(link), k, settings));
-        }
-        if !each.is_empty() {
-            out.set("ami", each.iter().sum::<f64>() / each.len() as f64);
-            let why = if classes.is_empty() { "without labels" } else { "as many as labels" };
-            out.note(format!("ami: Gaussian mixtures of {k} components ({why}), {} starts", settings.starts));
-        }
+        Clusters { mixtures, how }
     }
 }
 
 fn rows_where(flags: &[bool], wanted: bool) -> Vec<u32> {
     flags.iter().zip(0u32..).filter(|(f, _)| **f == wanted).map(|(_, row)| row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{Value, describe};
+
+    /// Two views of 60 cells of three types, 2 dimensions: the second is the first with a little noise.
+    fn views() -> (Vec<f32>, Vec<f32>, Vec<Option<u32>>) {
+        let mut draws = Sequence::new(1, 0, 0);
+        let labels: Vec<Option<u32>> = (0..60).map(|i| Some(i % 3)).collect();
+        let a: Vec<f32> = (0..120).map(|i| draws.next_normal() + if i % 2 == 0 { 9.0 * (i / 2 % 3) as f32 } else { 0.0 }).collect();
+        let b = a.iter().map(|a| a + 0.01 * draws.next_normal()).collect();
+        (a, b, labels)
+    }
+
+    fn evaluate(a: &[f32], b: &[f32], labels: Option<&[Option<u32>]>, held_out: &[bool], pairs: Vec<(u32, u32)>) -> Metrics {
+        let modality = |name, embedding| Evaluated { name, embedding, held_out, labels };
+        let modalities = vec![modality("rna", a), modality("ephys", b)];
+        embedding_metrics(&Evaluation { modalities, links: vec![PairSet { a: 0, b: 1, pairs }], latent: 2, seed: 0 })
+    }
+
+    fn all_pairs(n: u32) -> Vec<(u32, u32)> {
+        (0..n).map(|i| (i, i)).collect()
+    }
+
+    #[test]
+    fn good_embeddings_score_well_on_held_out_and_training_cells() {
+        let (a, b, labels) = views();
+        let held_out: Vec<bool> = (0..60).map(|i| i >= 48).collect();
+        let m = evaluate(&a, &b, Some(&labels), &held_out, all_pairs(60));
+        assert_eq!(m.get("held_out"), Some(Value::Flag(true)));
+        assert_eq!((m.number("cells"), m.number("cells.train")), (Some(12.0), Some(48.0)));
+        assert_eq!((m.number("paired_cells"), m.number("paired_cells.train")), (Some(12.0), Some(48.0)));
+        for suffix in ["", ".train"] {
+            let value = |key: &str| m.number(&format!("{key}{suffix}")).unwrap_or_else(|| panic!("{key}{suffix} is absent"));
+            assert!(value("foscttm") < 0.01 && value("foscttm") == value("foscttm.rna_ephys") && value("foscttm_l1") < 0.01);
+            assert!(value("lta") == 1.0 && value("class_accuracy.rna") == 1.0 && value("class_accuracy.ephys") == 1.0);
+            assert!(value("knn_accuracy@5.rna_to_ephys") == 1.0 && value("knn_accuracy@1.ephys_to_rna") > 0.9);
+            // A cell's twin counts among the other modality's n, nothing among the own n - 1: -1/n where all else is mixed.
+            assert!(value("silhouette.labels") > 0.7 && (-0.1..0.0).contains(&value("silhouette.modality")));
+            assert!(value("qda_accuracy.rna") == 1.0 && value("ami") > 0.99 && value("latent_singular_ratio.rna") > 0.05);
+        }
+        assert!(m.number("qda_accuracy.rna.error").is_none() && m.number("qda_accuracy.rna.error.train").is_some());
+        assert!(m.iter().all(|(key, _)| describe(key).is_some()), "every key has a row in METRICS");
+    }
+
+    #[test]
+    fn without_held_out_cells_plain_keys_are_the_training_cells() {
+        let (a, b, labels) = views();
+        let m = evaluate(&a, &b, Some(&labels), &[false; 60], all_pairs(60));
+        assert_eq!(m.get("held_out"), Some(Value::Flag(false)));
+        assert!(m.iter().all(|(key, _)| !key.ends_with(".train")));
+        assert_eq!(m.number("cells"), Some(60.0));
+    }
+
+    #[test]
+    fn what_cannot_be_said_is_absent() {
+        let (a, b, _) = views();
+        let m = evaluate(&a, &b, None, &[false; 60], vec![]);
+        assert_eq!((m.number("cells"), m.number("paired_cells")), (Some(120.0), Some(0.0)));
+        let starts = ["foscttm", "knn_accuracy", "lta", "class_accuracy", "silhouette.labels", "qda", "ami"];
+        assert!(m.iter().all(|(key, _)| starts.iter().all(|s| !key.starts_with(s))));
+        // One cell, none, and one class.
+        let one = evaluate(&a[..2], &b[..2], Some(&[Some(0)]), &[false], all_pairs(1));
+        assert_eq!((one.number("foscttm"), one.number("cells"), one.number("ami")), (Some(0.0), Some(1.0), None));
+        assert!(one.number("silhouette.modality").is_none() && one.number("latent_rms.rna").is_none());
+        let none = evaluate(&[], &[], Some(&[]), &[], vec![]);
+        assert_eq!(none.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["cells", "paired_cells", "held_out"]);
+        let unlabelled = evaluate(&a, &b, Some(&[None; 60]), &[true; 60], all_pairs(60));
+        assert!(
+            unlabelled.number("lta").is_none() && unlabelled.number("foscttm").is_some() && unlabelled.number("foscttm.train").is_none()
+        );
+    }
+
+    #[test]
+    fn a_code_in_one_point_never_panics() {
+        let flat = [1.0f32; 120];
+        let labels: Vec<Option<u32>> = (0..60).map(|i| Some(i % 3)).collect();
+        let m = evaluate(&flat, &flat, Some(&labels), &[false; 60], all_pairs(60));
+        assert_eq!((m.number("foscttm"), m.number("latent_singular_ratio.rna")), (Some(0.0), Some(0.0)));
+        assert_eq!(m.number("silhouette.labels"), Some(0.0));
+        let broken = [f32::NAN; 120];
+        evaluate(&broken, &broken, Some(&labels), &[false; 60], all_pairs(60));
+    }
+
+    #[test]
+    fn three_modalities_count_a_cell_once_and_average_over_pairs() {
+        let (a, b, labels) = views();
+        let held_out = [false; 60];
+        let modality = |name, embedding| Evaluated { name, embedding, held_out: &held_out, labels: Some(&labels) };
+        let far: Vec<f32> = a.iter().rev().copied().collect();
+        let e = Evaluation {
+            modalities: vec![modality("x", &a), modality("y", &b), modality("z", &far)],
+            links: vec![PairSet { a: 0, b: 1, pairs: all_pairs(60) }, PairSet { a: 1, b: 2, pairs: all_pairs(30) }],
+            latent: 2,
+            seed: 0,
+        };
+        let m = embedding_metrics(&e);
+        assert_eq!((m.number("cells"), m.number("paired_cells")), (Some(90.0), Some(60.0)));
+        let mean = (m.number("foscttm.x_y").expect("pairs") + m.number("foscttm.y_z").expect("pairs")) / 2.0;
+        assert_eq!(m.number("foscttm"), Some(mean));
+        assert!(m.number("foscttm.x_z").is_none() && m.number("class_accuracy.z").is_some());
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let (a, b, labels) = views();
+        let held_out: Vec<bool> = (0..60).map(|i| i % 4 == 0).collect();
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+            pool.install(|| evaluate(&a, &b, Some(&labels), &held_out, all_pairs(60)))
+        };
+        assert_eq!(with(1), with(3));
+    }
 }

@@ -3,7 +3,7 @@
 //! [`METRICS`] lists every key of `metrics.json` that is computed here; [`Metrics`] holds values by key and prints or serialises them;
 //! [`evaluation`] fills it for the embeddings of a run. Then a file a subject, none of which knows a device, a file or a model:
 //! [`alignment`], [`silhouette`], [`transfer`], [`clustering`], [`agreement`], [`imputation`], [`unshared`], [`collapse`], and the
-//! closed-form [`baselines`] on [`pca`] and [`cca`].
+//! closed-form [`baselines`] on [`pca`] and [`cca`] with the metrics of [`translation`].
 //!
 //! Every result is the same for any number of threads, and a metric that cannot be said (no pairs, one class, one cell) is absent.
 
@@ -20,10 +20,12 @@ pub mod neighbours;
 pub mod pca;
 pub mod silhouette;
 pub mod transfer;
+pub mod translation;
 pub mod unshared;
 
 pub use evaluation::{Evaluated, Evaluation, PairSet, embedding_metrics};
 pub use matrix::Matrix;
+pub use translation::{baseline_metrics, translation_metrics};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use std::fmt;

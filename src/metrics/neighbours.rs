@@ -74,11 +74,11 @@ impl Pool {
         for first in (0..self.len).step_by(BLOCK) {
             sums.fill(0.0);
             let block = &self.blocks[first * self.cols..][..self.cols * BLOCK];
-            for (&x, line) in query.iter().zip(block.chunks_exact(BLOCK)) {
-                let x = f64::from(x);
+            // Four dimensions a pass over the sums, added one after another: the order of a plain loop at half its memory traffic.
+            for (x, lines) in query.chunks(4).zip(block.chunks(4 * BLOCK)) {
                 match distance {
-                    Distance::Euclidean => sums.iter_mut().zip(line).for_each(|(s, y)| *s += (x - y) * (x - y)),
-                    Distance::L1 => sums.iter_mut().zip(line).for_each(|(s, y)| *s += (x - y).abs()),
+                    Distance::Euclidean => add_dimensions(&mut sums, x, lines, |d| d * d),
+                    Distance::L1 => add_dimensions(&mut sums, x, lines, f64::abs),
                 }
             }
             sums.iter_mut().filter(|s| s.is_nan()).for_each(|s| *s = f64::INFINITY);
@@ -112,6 +112,25 @@ impl Pool {
             });
         }
         Neighbours { k, found, distance }
+    }
+}
+
+/// sums[j] += Σ_d f(x[d] - lines[d][j]), up to four dimensions d in ascending order.
+#[inline(always)]
+fn add_dimensions(sums: &mut [f64; BLOCK], x: &[f32], lines: &[f64], f: impl Fn(f64) -> f64) {
+    if let &[a, b, c, d] = x {
+        let (a, b, c, d) = (f64::from(a), f64::from(b), f64::from(c), f64::from(d));
+        let (la, rest) = lines.split_at(BLOCK);
+        let (lb, rest) = rest.split_at(BLOCK);
+        let (lc, ld) = rest.split_at(BLOCK);
+        for ((((s, la), lb), lc), ld) in sums.iter_mut().zip(la).zip(lb).zip(lc).zip(ld) {
+            *s = (((*s + f(a - la)) + f(b - lb)) + f(c - lc)) + f(d - ld);
+        }
+    } else {
+        for (&x, line) in x.iter().zip(lines.chunks_exact(BLOCK)) {
+            let x = f64::from(x);
+            sums.iter_mut().zip(line).for_each(|(s, y)| *s += f(x - y));
+        }
     }
 }
 
@@ -193,7 +212,7 @@ impl Classifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::matrix::Draws;
+    use crate::engine::rng::Sequence;
 
     #[test]
     fn nearest_sorts_by_distance_then_position() {
@@ -209,9 +228,9 @@ mod tests {
 
     #[test]
     fn nearest_agrees_with_a_full_sort_past_a_block() {
-        let mut draws = Draws::new(3, 0);
+        let mut draws = Sequence::new(3, 0, 0);
         let (n, d) = (300, 5);
-        let values: Vec<f32> = (0..n * d).map(|_| (8.0 * draws.uniform()).floor() as f32).collect(); // many ties
+        let values: Vec<f32> = (0..n * d).map(|_| (8.0 * draws.next_f64()).floor() as f32).collect(); // many ties
         let m = Matrix::new(&values, n, d);
         for distance in [Distance::Euclidean, Distance::L1] {
             let near = Pool::new(m, &m.all_rows()).nearest(distance, m, &m.all_rows(), 17);
@@ -229,8 +248,8 @@ mod tests {
 
     #[test]
     fn one_pair_and_a_scan_agree_to_the_bit() {
-        let mut draws = Draws::new(9, 0);
-        let values: Vec<f32> = (0..131 * 7).map(|_| draws.normal() as f32).collect();
+        let mut draws = Sequence::new(9, 0, 0);
+        let values: Vec<f32> = (0..131 * 7).map(|_| f64::from(draws.next_normal()) as f32).collect();
         let m = Matrix::new(&values, 131, 7);
         for distance in [Distance::Euclidean, Distance::L1] {
             Pool::new(m, &m.all_rows()).scan(distance, m.row(5), |first, d| {

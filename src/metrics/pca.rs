@@ -6,8 +6,9 @@
 //! [`EXACT`], by subspace iteration from a seeded random start (Halko, Martinsson and Tropp 2011) with 10 extra directions and 7 rounds.
 //! Centring is never done in memory: means are taken out of the products. The loading of greatest size of a component is positive.
 
-use super::matrix::{Draws, Matrix};
+use super::matrix::{Matrix, stream};
 use crate::engine::linalg::{View, axpy, dot, product, singular_values, symmetric_eigen};
+use crate::engine::rng::Sequence;
 use rayon::prelude::*;
 
 /// The largest matrix that is diagonalised.
@@ -163,8 +164,8 @@ impl Training {
 
     fn by_iteration(&self, mean: &[f64], k: usize, seed: u64) -> Found {
         let l = (k + EXTRA).min(self.n).min(self.d);
-        let mut draws = Draws::new(seed, 3);
-        let mut v: Vec<f64> = (0..self.d * l).map(|_| draws.normal()).collect();
+        let mut draws = Sequence::new(seed, stream::PCA, 0);
+        let mut v: Vec<f64> = (0..self.d * l).map(|_| f64::from(draws.next_normal())).collect();
         for round in 0..=ROUNDS {
             let u = orthonormal(&self.onto_cells(&v, l, mean), self.n, l);
             v = self.onto_features(&u, l, mean);
@@ -211,12 +212,16 @@ mod tests {
 
     /// n cells of d features: three strong directions in noise, and an offset.
     fn data(n: usize, d: usize) -> Vec<f32> {
-        let mut draws = Draws::new(6, 0);
-        let directions: Vec<f64> = (0..3 * d).map(|_| draws.normal()).collect();
+        let mut draws = Sequence::new(6, 0, 0);
+        let directions: Vec<f64> = (0..3 * d).map(|_| f64::from(draws.next_normal())).collect();
         let mut values = Vec::with_capacity(n * d);
         for _ in 0..n {
-            let z = [5.0 * draws.normal(), 3.0 * draws.normal(), 2.0 * draws.normal()];
-            values.extend((0..d).map(|j| (7.0 + (0..3).map(|k| z[k] * directions[k * d + j]).sum::<f64>() + 0.1 * draws.normal()) as f32));
+            let z = [5.0 * f64::from(draws.next_normal()), 3.0 * f64::from(draws.next_normal()), 2.0 * f64::from(draws.next_normal())];
+            values.extend(
+                (0..d).map(|j| {
+                    (7.0 + (0..3).map(|k| z[k] * directions[k * d + j]).sum::<f64>() + 0.1 * f64::from(draws.next_normal())) as f32
+                }),
+            );
         }
         values
     }

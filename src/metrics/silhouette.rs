@@ -3,8 +3,9 @@
 //!
 //! Exact up to [`EXACT`] cells, with no cells x cells matrix; above that on a seeded sample of so many, which the result says.
 
-use super::matrix::{Draws, Matrix};
+use super::matrix::{Matrix, stream};
 use super::neighbours::{Distance, Pool};
+use crate::engine::rng::Sequence;
 use rayon::prelude::*;
 
 /// More cells than this are sampled.
@@ -31,7 +32,7 @@ fn silhouette_of_at_most(cells: Matrix<'_>, points: &[(u32, u32)], seed: u64, mo
     let mut points = points.to_vec();
     let sampled = points.len() > most;
     if sampled {
-        Draws::new(seed, 1).shuffle(&mut points);
+        Sequence::new(seed, stream::SILHOUETTE, 0).shuffle(&mut points);
         points.truncate(most);
     }
     // Cluster by cluster, so that a cluster is a range of the pool.
@@ -110,8 +111,8 @@ mod tests {
 
     #[test]
     fn a_sample_is_near_the_whole_and_repeats() {
-        let mut draws = Draws::new(5, 0);
-        let values: Vec<f32> = (0..600).map(|i| (draws.normal() + 3.0 * f64::from(i % 2)) as f32).collect();
+        let mut draws = Sequence::new(5, 0, 0);
+        let values: Vec<f32> = (0..600).map(|i| (f64::from(draws.next_normal()) + 3.0 * f64::from(i % 2)) as f32).collect();
         let m = Matrix::new(&values, 600, 1);
         let points: Vec<(u32, u32)> = (0..600).map(|i| (i, i % 2)).collect();
         let whole = silhouette(m, &points, 4).expect("two clusters");

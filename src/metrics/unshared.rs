@@ -114,7 +114,7 @@ fn asymptotic(m: usize, n: usize, statistic: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::matrix::Draws;
+    use crate::engine::rng::Sequence;
 
     #[test]
     fn exact_p_of_small_samples_is_a_count_of_orders() {
@@ -140,8 +140,8 @@ mod tests {
 
     #[test]
     fn a_type_that_the_other_set_lacks_stands_out() {
-        let mut draws = Draws::new(2, 0);
-        let mut code = |offset: f64, n: usize| -> Vec<f32> { (0..n).map(|_| (offset + draws.normal()) as f32).collect() };
+        let mut draws = Sequence::new(2, 0, 0);
+        let mut code = |offset: f64, n: usize| -> Vec<f32> { (0..n).map(|_| (offset + f64::from(draws.next_normal())) as f32).collect() };
         let train = code(0.0, 200);
         let mut test = code(0.0, 60);
         test.extend(code(8.0, 20));

@@ -1,6 +1,7 @@
 //! Stratified folds, and the mean and standard error over them.
 
-use crate::metrics::matrix::Draws;
+use crate::engine::rng::Sequence;
+use crate::metrics::matrix::stream;
 
 /// A mean over folds with its standard error (0 for a single fold).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,7 +33,7 @@ impl Accuracy {
 pub fn stratified_folds(labels: &[u32], folds: usize, seed: u64) -> Vec<usize> {
     let folds = folds.min(labels.len()).max(1);
     let mut cells: Vec<usize> = (0..labels.len()).collect();
-    Draws::new(seed, 2).shuffle(&mut cells);
+    Sequence::new(seed, stream::FOLDS, 0).shuffle(&mut cells);
     cells.sort_by_key(|&i| labels[i]); // stable: shuffled within a class
     let mut fold = vec![0; labels.len()];
     cells.into_iter().enumerate().for_each(|(turn, i)| fold[i] = turn % folds);

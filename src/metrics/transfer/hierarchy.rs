@@ -66,8 +66,8 @@ impl Hierarchy {
                 continue;
             };
             let parent = find(name).ok_or_else(|| format!("node {:?} has the parent {name:?}, which is not in the tree", node.name))?;
-            if !(node.height <= nodes[parent].height) {
-                let (h, above) = (node.height, nodes[parent].height);
+            let (h, above) = (node.height, nodes[parent].height);
+            if h.is_nan() || above.is_nan() || h > above {
                 return Err(format!(
                     "node {:?} is at height {h}, above its parent {name:?} at {above}; heights must grow towards the root",
                     node.name
@@ -240,4 +240,91 @@ fn refit(codes: Matrix<'_>, train: &Cells, test: &Cells, level: &[Option<u32>], 
     let truth: Vec<u32> = test.iter().map(|c| c.1).collect();
     let right = test.iter().filter(|c| qda.predict(codes.row(c.0 as usize)) == c.1).count();
     (!test.is_empty()).then(|| compare(&qda.sizes().collect::<Vec<_>>(), &truth, right))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::rng::Sequence;
+    use crate::metrics::transfer::cross_validate;
+
+    fn node(name: &str, parent: Option<&str>, height: f64) -> Node {
+        Node { name: name.into(), parent: parent.map(Into::into), height }
+    }
+
+    fn tree() -> Hierarchy {
+        let rows = [
+            node("root", None, 3.0),
+            node("A", Some("root"), 1.0),
+            node("B", Some("root"), 2.0),
+            node("a1", Some("A"), 0.0),
+            node("a2", Some("A"), 0.0),
+            node("b1", Some("B"), 0.0),
+            node("b2", Some("B"), 0.0),
+        ];
+        Hierarchy::new(rows.to_vec()).expect("a tree")
+    }
+
+    fn names(of: &[&str]) -> Vec<String> {
+        of.iter().map(|n| n.to_string()).collect()
+    }
+
+    #[test]
+    fn the_lowest_inner_node_merges_first() {
+        let tree = tree();
+        assert_eq!(tree.leaves(), ["a1", "a2", "b1", "b2"]);
+        let levels = tree.levels(&names(&["b1", "a1", "a2", "b2", "elsewhere"]));
+        let same = |level: &[Option<u32>], i: usize, j: usize| level[i] == level[j];
+        assert_eq!(levels.len(), 4);
+        assert!(!same(&levels[0], 1, 2) && !same(&levels[0], 0, 3));
+        assert!(same(&levels[1], 1, 2) && !same(&levels[1], 0, 3));
+        assert!(same(&levels[2], 0, 3) && !same(&levels[2], 0, 1));
+        assert!(same(&levels[3], 0, 1));
+        assert!(levels.iter().all(|l| l[4].is_none() && l[0].is_some()));
+        // With one leaf below A, merging A changes nothing.
+        assert_eq!(tree.levels(&names(&["a1", "b1", "b2"])).len(), 3);
+    }
+
+    #[test]
+    fn a_tree_that_is_none_is_refused_by_name() {
+        let refused = |rows: &[Node]| Hierarchy::new(rows.to_vec()).expect_err("no tree");
+        assert!(refused(&[node("r", None, 1.0), node("x", Some("y"), 0.0)]).contains("\"y\", which is not in the tree"));
+        assert!(refused(&[node("r", None, 1.0), node("x", Some("r"), 2.0)]).contains("above its parent"));
+        assert!(refused(&[node("r", None, 1.0), node("r", None, 2.0)]).contains("twice"));
+        assert!(refused(&[node("r", None, 1.0), node("s", None, 2.0)]).contains("2 nodes without a parent"));
+        assert!(refused(&[]).contains("0 nodes without a parent"));
+        let cycle = [node("r", None, 1.0), node("x", Some("y"), 1.0), node("y", Some("x"), 1.0)];
+        assert!(refused(&cycle).contains("its own ancestor"));
+    }
+
+    /// Leaves of a group overlap, groups do not; the last class has four cells.
+    fn codes() -> (Vec<f32>, Vec<(u32, u32)>) {
+        let mut draws = Sequence::new(4, 0, 0);
+        let cells: Vec<(u32, u32)> = (0..164).map(|i| (i, if i < 160 { i % 4 } else { 4 })).collect();
+        let centre = |label: u32| [(0.0, 0.0), (1.5, 0.0), (40.0, 0.0), (40.0, 1.5), (90.0, 0.0)][label as usize];
+        let codes = cells.iter().flat_map(|c| {
+            let (x, y) = centre(c.1);
+            [x + draws.next_normal(), y + draws.next_normal()]
+        });
+        (codes.collect(), cells)
+    }
+
+    #[test]
+    fn accuracy_grows_as_classes_merge_and_starts_at_the_leaves() {
+        let (values, cells) = codes();
+        let codes = Matrix::new(&values, 164, 2);
+        let classes = names(&["a1", "a2", "b1", "b2", "rare"]);
+        let run = |merging| tree().accuracies(codes, &cells, &classes, 10, 1, Settings::default(), merging);
+        let summed = run(Merging::SumLeaves);
+        assert_eq!(summed.iter().map(|l| l.classes).collect::<Vec<_>>(), [4, 3, 2, 1]);
+        let leaves = cross_validate(codes, &cells[..160], 10, 1, Settings::default()).expect("four classes");
+        assert_eq!(summed[0].accuracy, leaves.qda);
+        assert!(summed.windows(2).all(|l| l[0].accuracy.mean <= l[1].accuracy.mean) && summed[0].accuracy.mean > 0.6);
+        assert!(summed[2].accuracy.mean == 1.0 && (summed[2].random.mean - 0.5).abs() < 0.01);
+        assert_eq!((summed[3].accuracy.mean, summed[3].most_frequent.mean, summed[3].random.mean), (1.0, 1.0, 1.0));
+        let refitted = run(Merging::Refit);
+        assert!(refitted[0].accuracy == summed[0].accuracy && refitted[2].accuracy.mean == 1.0);
+        assert!(tree().accuracies(codes, &[], &classes, 10, 1, Settings::default(), Merging::SumLeaves).is_empty());
+        assert!(tree().accuracies(codes, &cells, &names(&["x", "y"]), 10, 1, Settings::default(), Merging::Refit).is_empty());
+    }
 }

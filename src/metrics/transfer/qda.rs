@@ -219,3 +219,47 @@ fn over_folds(tests: Vec<Option<(Tested, usize)>>) -> Option<Scores> {
         classes: tests.iter().map(|t| t.1).max().unwrap_or(0),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::rng::Sequence;
+
+    #[test]
+    fn density_is_the_normal_one() {
+        // Six cells at ±1 and 0: mean 0, variance (4·1)/5; below 12 cells, so diagonal.
+        let codes = [1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0, 0.0, 0.0, 0.0, 0.0];
+        let cells: Vec<(u32, u32)> = (0..6).map(|i| (i, 3)).collect();
+        let qda = Qda::fit(Matrix::new(&codes, 6, 2), &cells, Settings::default()).expect("six cells");
+        let variance = 0.8 + 1e-4;
+        let want = -(std::f64::consts::TAU * variance).ln() - 0.5 * (1.0 + 4.0) / variance;
+        assert!((qda.log_densities(&[1.0, 2.0])[0] - want).abs() < 1e-12);
+        assert!(qda.knows(3) && !qda.knows(2) && qda.predict(&[9.0, 9.0]) == 3);
+        assert!(Qda::fit(Matrix::new(&codes, 6, 2), &cells[..5], Settings::default()).is_none());
+    }
+
+    #[test]
+    fn small_classes_and_their_test_cells_are_left_out() {
+        let mut draws = Sequence::new(1, 0, 0);
+        let codes: Vec<f32> = (0..43).map(|i| draws.next_normal() + if i % 2 == 0 { 20.0 } else { 0.0 }).collect();
+        let codes = Matrix::new(&codes, 43, 1);
+        let mut cells: Vec<(u32, u32)> = (0..40).map(|i| (i, i % 2)).collect();
+        cells.extend([(40, 7), (41, 7), (42, 7)]);
+        let scores = cross_validate(codes, &cells, 5, 0, Settings::default()).expect("two classes");
+        assert_eq!((scores.qda.mean, scores.classes, scores.qda.folds), (1.0, 2, 5));
+        assert!((scores.most_frequent.mean - 0.5).abs() < 0.2 && (scores.random.mean - 0.5).abs() < 0.01);
+        let out = hold_out(codes, &cells[..20], &cells[20..], Settings::default()).expect("two classes");
+        assert_eq!((out.qda.mean, out.most_frequent.mean, out.random.mean), (1.0, 0.5, 0.5));
+        assert_eq!(hold_out(codes, &cells[..20], &cells[40..], Settings::default()), None);
+        assert_eq!(cross_validate(codes, &[], 5, 0, Settings::default()), None);
+        assert_eq!(cross_validate(codes, &cells[..1], 5, 0, Settings::default()), None);
+    }
+
+    #[test]
+    fn a_class_in_one_point_still_has_a_density() {
+        let codes = [1.0f32; 12];
+        let cells: Vec<(u32, u32)> = (0..12).map(|i| (i, 0)).collect();
+        let qda = Qda::fit(Matrix::new(&codes, 12, 1), &cells, Settings::default()).expect("regularised");
+        assert!(qda.log_densities(&[1.0])[0].is_finite());
+    }
+}
