@@ -63,7 +63,10 @@ pub fn run(args: Args) -> Result<()> {
     let metrics = Trained::open(&run, args.device.again()?)?.evaluate(dataset, None)?;
     Run::open(&run)?.0.save_metrics(&metrics)?;
     say_exactly(&metrics.to_table())?;
-    say(format!("\nfoscttm near 0 means that a cell's two views lie closest to one another (0.5: by chance).\neverything is in {}", dir.display()))
+    say(format!(
+        "\nfoscttm near 0 means that a cell's two views lie closest to one another (0.5: by chance).\neverything is in {}",
+        dir.display()
+    ))
 }
 
 /// `couplet-demo`, or the first of `couplet-demo-2`, `couplet-demo-3` ... that is free.

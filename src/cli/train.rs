@@ -267,9 +267,13 @@ fn conclusion(run: &Path, dataset: &Dataset, s: &TrainSummary) -> String {
     let epochs = format!("{} epoch{}", s.epochs, if s.epochs == 1 { "" } else { "s" });
     let ended = match s.stopped {
         Stopped::Finished => format!("done after {epochs} in {took}{losses}"),
-        Stopped::Early { best } => format!("stopped after {epochs} in {took}{losses}: no better since epoch {best}, whose weights are kept"),
+        Stopped::Early { best } => {
+            format!("stopped after {epochs} in {took}{losses}: no better since epoch {best}, whose weights are kept")
+        }
         Stopped::Interrupted => {
-            return format!("interrupted after {epochs} in {took}{losses}\nrun   {run}\nnext  the same command with --resume continues it\n");
+            return format!(
+                "interrupted after {epochs} in {took}{losses}\nrun   {run}\nnext  the same command with --resume continues it\n"
+            );
         }
     };
     let mut next = format!("couplet evaluate {run}\n      couplet embed {run} --out embedding.csv");
