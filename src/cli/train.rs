@@ -102,7 +102,7 @@ pub fn run(args: Args) -> Result<()> {
     let holdout = given.holdout.as_deref().map(str::parse::<Holdout>).transpose()?;
     let precision = given.precision.as_deref().map_or(Ok(Precision::F32), Precision::named)?;
     let stop = interrupt::install("a checkpoint is written, --resume continues")?;
-    let fresh = !args.out.exists();
+    let fresh = std::fs::read_dir(&args.out).map_or(true, |mut entries| entries.next().is_none());
     let outcome = (|| {
         let place = Place { default: given.dataset.clone(), imported: args.out.join("dataset"), keep: true, reuse: args.resume };
         let Opened { dataset, .. } = args.data.open(place, &stop)?;
