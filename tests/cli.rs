@@ -116,7 +116,7 @@ fn import_makes_a_dataset_and_counts_missing_values_and_labels() {
     let args =
         ["import", "--modality", &modality("a", &a), "--modality", &modality("b", &b), "--labels", labels.to_str().unwrap(), "--out", out];
     let said = ok(&args);
-    assert!(said.contains("3 missing"), "{said}");
+    assert!(said.contains("3 (33.3 %)"), "{said}");
     let info = ok(&["info", out]);
     for word in ["kind", "T", "2 pairs"] {
         assert!(info.contains(word), "{word}: {info}");
@@ -139,7 +139,7 @@ fn mistakes_in_files_name_file_and_place_and_leave_nothing() {
         assert!(!Path::new(out).exists());
     };
     import(&ragged, &[], &["ragged.csv", "line 3"]);
-    import(&words, &[], &["nan.csv", "c3", "f1", "--missing nan"]);
+    import(&words, &[], &["nan.csv", "line 4", "f1", "--missing nan"]);
     import(&few, &["--pairs", "by-row"], &["3", "2"]);
     import("b=none.csv", &[], &["none.csv", "no such file"]);
     import("b=none.xyz", &[], &["none.xyz"]);
@@ -257,7 +257,7 @@ fn train_takes_files_and_keeps_their_dataset_in_the_run() {
     let cells: Vec<String> = (0..20).map(|i| format!("cell{i}")).collect();
     let cells: Vec<&str> = cells.iter().map(String::as_str).collect();
     let value = |i: usize, j: usize| ((i * 7 + j * 13) % 17) as f64 / 3.0;
-    let a = csv(dir.path(), "a.csv", &cells, |i| format!("{},{},{}", value(i, 1), value(i, 2), value(i, 3)));
+    let a = csv(dir.path(), "a.csv", &cells, |i| format!("{},{},{}", value(i, 1), if i == 3 { -2.0 } else { value(i, 2) }, value(i, 3)));
     let b = csv(dir.path(), "b.csv", &cells, |i| format!("{},{}", value(i, 4), value(i, 5)));
     let out = dir.path().join("run");
     let (ma, mb) = (modality("a", &a), modality("b", &b));
@@ -265,9 +265,11 @@ fn train_takes_files_and_keeps_their_dataset_in_the_run() {
         let args = ["train", "coupled", "--modality", &ma, "--modality", &mb, "--out", out.to_str().unwrap(), "--latent", "2"];
         [&args[..], &QUICK, more].concat().iter().map(|s| s.to_string()).collect::<Vec<_>>()
     };
-    let args = train(&["--set", "alpha.c=1"]);
-    refused(&args.iter().map(String::as_str).collect::<Vec<_>>(), &["\"c\"", "a, b"]);
-    assert!(!out.exists(), "a refused training leaves no run");
+    for (set, says) in [("alpha.c=1", &["\"c\"", "a, b"][..]), ("preprocess.a=log1p", &["cell3", "f1"])] {
+        let args = train(&["--set", set]);
+        refused(&args.iter().map(String::as_str).collect::<Vec<_>>(), says);
+        assert!(!out.exists(), "a refused training leaves no run");
+    }
     let args = train(&[]);
     ok(&args.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(out.join("dataset/dataset.json").exists());
@@ -397,6 +399,35 @@ fn ctrl_c_leaves_a_usable_run_and_resume_ends_where_an_unbroken_run_ends() {
 #[test]
 fn devices_lists_the_cpu_first() {
     assert!(ok(&["devices"]).starts_with("cpu"));
+}
+
+#[test]
+fn bench_prints_the_keys_of_the_contract() {
+    let keys = |line: &str, wanted: &[&str]| {
+        let object: serde_json::Value = serde_json::from_str(line).unwrap();
+        for key in wanted {
+            assert!(object.get(key).is_some(), "{key}: {line}");
+        }
+    };
+    let step = ok(&["bench", "step", "--steps", "3", "--batch-size", "8", "--device", "cpu", "--threads", "1", "--json"]);
+    keys(&step, &["bench", "model", "shape", "device", "precision", "batch", "steps", "ms_median", "ms_p10", "ms_p90", "peak_bytes"]);
+    let load = ok(&["bench", "load", "--dataset", &made().path("data"), "--batch-size", "16", "--seconds", "0", "--json"]);
+    keys(&load, &["bench", "cells_per_s", "bytes_per_s", "peak_rss_bytes"]);
+    refused(&["bench", "step", "--shape", "patchsek"], &["patchseq"]);
+    refused(&["bench", "step", "--model", "copled"], &["coupled"]);
+    refused(&["bench", "load"], &["DATASET"]);
+}
+
+#[test]
+fn the_demo_goes_from_nothing_to_metrics() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("tour");
+    let said = ok(&["demo", "--out", out.to_str().unwrap(), "--device", "cpu"]);
+    assert!(said.contains("foscttm") && said.contains("held out"), "{said}");
+    for file in ["data/dataset.json", "run/model.safetensors", "run/metrics.json"] {
+        assert!(out.join(file).exists(), "{file}");
+    }
+    refused(&["demo", "--out", out.to_str().unwrap()], &["exists"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 pub mod kernels;
 pub mod limits;
+pub mod load;
 pub mod step;
 
 use serde::Serialize;

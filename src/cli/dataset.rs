@@ -2,6 +2,9 @@
 
 use super::{note, progress};
 use couplet::data::Dataset;
+use couplet::data::formats::{ModalitySource, RowsAre};
+use couplet::data::import::{ImportSpec, LabelSource, import};
+use couplet::data::pairs::PairsRule;
 use couplet::error::{Error, Result};
 use couplet::run::Run;
 use std::path::{Path, PathBuf};
@@ -70,5 +73,85 @@ struct Scratch(PathBuf);
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl FileArgs {
+    /// For a command that imports on the fly: what in `labels` is no table is a column.
+    fn spec(&self, labels: &[String]) -> Result<ImportSpec> {
+        let modalities: Vec<ModalitySource> = self.modality.iter().map(|m| ModalitySource::parse(m)).collect::<Result<_>>()?;
+        let labels = labels.iter().filter_map(|l| table(l, &modalities)).collect();
+        Ok(ImportSpec {
+            labels,
+            pairs: self.pairs.as_deref().map(PairsRule::parse),
+            rows: self.rows.as_deref().map(RowsAre::parse).transpose()?,
+            missing_nan: self.missing.is_some(),
+            modalities,
+        })
+    }
+
+    /// What `couplet import` imports: every `--labels` is a table.
+    pub fn spec_of_tables(&self, labels: &[String]) -> Result<ImportSpec> {
+        let mut spec = self.spec(&[])?;
+        spec.labels = labels.iter().map(|l| LabelSource::parse(l, &spec.modalities)).collect();
+        Ok(spec)
+    }
+}
+
+/// Imports, with a bar, and says what is worth saying.
+pub fn import_into(spec: &ImportSpec, out: &Path, stop: &AtomicBool) -> Result<Dataset> {
+    let report = progress::with_hooks(Some(stop), |hooks| import(spec, out, hooks))?;
+    report.notes.iter().for_each(note);
+    Dataset::open(out)
+}
+
+/// The table that a `--labels` names, if it is one and not a column.
+fn table(text: &str, modalities: &[ModalitySource]) -> Option<LabelSource> {
+    let source = LabelSource::parse(text, modalities);
+    (source.modality.is_some() || source.file.is_file()).then_some(source)
+}
+
+impl DatasetArgs {
+    /// Opens what is meant: the DATASET, the files, or the default of the place.
+    pub fn open(&self, place: Place, stop: &AtomicBool) -> Result<Opened> {
+        if self.files.modality.is_empty() {
+            let Some(dir) = self.dataset.as_ref().or(place.default.as_ref()) else {
+                return Err(Error::usage("name a DATASET, or give its files by --modality NAME=FILE, once for each modality"));
+            };
+            let dataset = Dataset::open(dir).map_err(|e| match &self.dataset {
+                None if !dir.exists() => Error::usage(format!("the run's dataset {} is gone: name a DATASET", dir.display())),
+                _ => e,
+            })?;
+            return Ok(Opened { dataset, _scratch: None });
+        }
+        if place.reuse && place.imported.exists() {
+            note(format!("the files were imported before: using {}", place.imported.display()));
+            return Ok(Opened { dataset: Dataset::open(&place.imported)?, _scratch: None });
+        }
+        let spec = self.files.spec(&self.labels)?;
+        let scratch = (!place.keep).then(|| Scratch(place.imported.clone()));
+        let dataset = import_into(&spec, &place.imported, stop)?;
+        Ok(Opened { dataset, _scratch: scratch })
+    }
+
+    /// The column that `--labels` names, by itself or as `FILE#COLUMN`.
+    pub fn label_column(&self) -> Result<Option<String>> {
+        let modalities: Vec<ModalitySource> = self.files.modality.iter().map(|m| ModalitySource::parse(m)).collect::<Result<_>>()?;
+        let mut columns = Vec::new();
+        for text in &self.labels {
+            match table(text, &modalities) {
+                Some(_) if modalities.is_empty() => {
+                    return Err(Error::usage(format!(
+                        "--labels {text}: a table of labels is read where --modality stands and by `couplet import`; here name a column"
+                    )));
+                }
+                Some(table) => columns.extend(table.column),
+                None => columns.push(text.clone()),
+            }
+        }
+        match columns.as_slice() {
+            [] | [_] => Ok(columns.pop()),
+            [a, b, ..] => Err(Error::usage(format!("--labels names two columns, {a} and {b}: name one"))),
+        }
     }
 }

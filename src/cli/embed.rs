@@ -31,11 +31,11 @@ pub fn run(args: Args) -> Result<()> {
     check_out(&args.out)?;
     let stop = interrupt::install("nothing is written")?;
     let Opened { dataset, .. } = &args.data.open(Place::of_run(&args.run)?, &stop)?;
-    let mut trained = Trained::open(&args.run, args.device.open()?)?;
     let chosen: Vec<usize> = match &args.from {
         Some(name) => vec![dataset.position(name)?],
         None => (0..dataset.modalities().len()).collect(),
     };
+    let mut trained = Trained::open(&args.run, args.device.open()?)?;
     let rows = chosen.iter().map(|&m| dataset.modality(m).cells()).sum();
     let columns: Vec<String> = (1..=trained.latent()).map(|i| format!("Z{i}")).collect();
     let mut out = RowsWriter::create(&args.out, rows, &["cell", "modality"], &columns)?;

@@ -25,7 +25,7 @@ impl Given {
     pub fn read(path: &Path) -> Result<Given> {
         let mut table = read_toml(path)?;
         let wrong = |key: &str, what: &str| Error::input(path, format!("key {key:?}"), format!("wanted is {what}"));
-        let mut text = |key: &str| match table.get(key) {
+        let text = |key: &str| match table.get(key) {
             None => Ok(None),
             Some(v) => v.as_str().map(|s| Some(s.to_string())).ok_or_else(|| wrong(key, "a text")),
         };

@@ -2,6 +2,7 @@
 
 use super::dataset::{DatasetArgs, Opened, Place};
 use super::{interrupt, progress, say, say_exactly};
+use couplet::data::labels::Labels;
 use couplet::data::{Dataset, Modality};
 use couplet::error::Result;
 use std::path::PathBuf;
@@ -48,7 +49,7 @@ pub fn describe(dataset: &Dataset) -> Result<String> {
         let labels = dataset.label(column)?;
         let mut counts = vec![0usize; labels.classes.len()];
         let mut unlabelled = 0usize;
-        for class in labels.rows.iter().flatten() {
+        for class in cells(dataset, &labels) {
             match class.and_then(|c| counts.get_mut(c as usize)) {
                 Some(count) => *count += 1,
                 None => unlabelled += 1,
@@ -61,10 +62,22 @@ pub fn describe(dataset: &Dataset) -> Result<String> {
             n if n > LISTED => format!("{n} different values, {} to {}", labels.classes[0], labels.classes[n - 1]),
             _ => labels.classes.iter().zip(&counts).map(|(c, n)| format!("{c} {n}")).collect::<Vec<_>>().join(", "),
         };
-        let unlabelled = if unlabelled > 0 { format!(", {unlabelled} rows unlabelled") } else { String::new() };
+        let unlabelled = if unlabelled > 0 { format!(", {unlabelled} cells unlabelled") } else { String::new() };
         out += &format!("label {column}{default}{of}: {list}{unlabelled}\n");
     }
     Ok(out)
+}
+
+/// The class of every cell that a column labels, a cell with rows in several modalities once.
+fn cells(dataset: &Dataset, labels: &Labels) -> Vec<Option<u32>> {
+    let mut by_line: Vec<Option<Option<u32>>> = vec![None; dataset.cells()];
+    for (modality, classes) in dataset.modalities().iter().zip(&labels.rows) {
+        for (&line, class) in modality.lines().iter().zip(classes) {
+            let known = by_line[line as usize].flatten();
+            by_line[line as usize] = Some(known.or(*class));
+        }
+    }
+    by_line.into_iter().flatten().collect()
 }
 
 fn row(m: &Modality) -> [String; 8] {
@@ -73,7 +86,7 @@ fn row(m: &Modality) -> [String; 8] {
         true => m.shape().iter().map(usize::to_string).collect::<Vec<_>>().join(" x "),
         false => m.features().to_string(),
     };
-    let density = 100.0 * facts.nonzeros as f64 / (m.cells() as f64 * m.features() as f64);
+    let percent = |n: u64| format!("{:.1} %", 100.0 * n as f64 / (m.cells() as f64 * m.features() as f64));
     let range = match (facts.min, facts.max) {
         (Some(min), Some(max)) => {
             let kind = if facts.all_integers_nonnegative { " whole" } else { "" };
@@ -81,10 +94,10 @@ fn row(m: &Modality) -> [String; 8] {
         }
         _ => "-".into(),
     };
-    let missing = if facts.missing == 0 { "-".into() } else { facts.missing.to_string() };
+    let missing = if facts.missing == 0 { "-".into() } else { format!("{} ({})", facts.missing, percent(facts.missing)) };
     let from = entry.source.key.as_ref().map_or(entry.source.file.clone(), |key| format!("{}#{key}", entry.source.file));
     let stored = format!("{} {}, {}", entry.layout, entry.dtype, bytes(m.stored_bytes()));
-    [m.name().to_string(), m.cells().to_string(), shape, stored, format!("{density:.1} %"), range, missing, from]
+    [m.name().to_string(), m.cells().to_string(), shape, stored, percent(facts.nonzeros), range, missing, from]
 }
 
 /// Columns as wide as their widest entry.

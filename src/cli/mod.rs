@@ -8,6 +8,7 @@ mod demo;
 mod devices;
 mod embed;
 mod evaluate;
+mod given;
 mod import;
 mod info;
 mod interrupt;
@@ -118,10 +119,13 @@ impl DeviceArgs {
             .build_global()
             .map_err(|e| Error::Internal(format!("the threads cannot be started: {e}")))?;
         let (device, remark) = Device::by_name(&self.device, threads)?;
-        if let Some(remark) = remark {
-            note(remark);
-        }
+        remark.into_iter().for_each(note);
         Ok(device)
+    }
+
+    /// Opens the device once more, for a second piece of work in the same process.
+    fn again(&self) -> Result<Device> {
+        Ok(Device::by_name(&self.device, self.threads.unwrap_or(0) as usize)?.0)
     }
 }
 
@@ -134,6 +138,25 @@ enum Precision {
     Tf32,
     /// bf16 on tensor cores, accumulated in f32
     Bf16,
+}
+
+impl Precision {
+    /// As typed.
+    fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Tf32 => "tf32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+
+    /// The precision of that name, as a file says it.
+    fn named(name: &str) -> Result<Precision> {
+        [Precision::F32, Precision::Tf32, Precision::Bf16]
+            .into_iter()
+            .find(|p| p.name() == name)
+            .ok_or_else(|| Error::usage(format!("precision {name:?}: there is f32, tf32 and bf16")))
+    }
 }
 
 impl From<Precision> for engine::Precision {

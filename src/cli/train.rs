@@ -1,18 +1,19 @@
 //! `couplet train`: from what was typed, what a `--config` file says and what the dataset's recipe wants, to one training.
 
-use super::dataset::{DatasetArgs, Place};
+use super::dataset::{DatasetArgs, Opened, Place};
 use super::given::Given;
 use super::progress::{TrainBar, duration};
-use super::{DeviceArgs, Precision, fraction, interrupt, note, say, seed_parser};
+use super::{DeviceArgs, Precision, fraction, interrupt, note, say_exactly, seed_parser};
 use couplet::data::Dataset;
 use couplet::data::split::Holdout;
+use couplet::device::Device;
 use couplet::error::{Error, Result};
 use couplet::models::options::help_table;
 use couplet::models::settings::{Settings, Source};
 use couplet::models::{self, MODELS, ModelSpec};
 use couplet::run::Run;
 use couplet::run::config::read_toml;
-use couplet::train::{self, Stopped, TrainRequest, TrainSummary};
+use couplet::train::{self, Prepared, Stopped, TrainRequest, TrainSummary};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -71,8 +72,11 @@ pub fn with_model_help(command: clap::Command, typed: &[OsString]) -> clap::Comm
     }
     let model = words.find_map(|w| MODELS.iter().find(|m| m.name == w));
     let help = match model {
-        Some(m) => format!("{}: {}\n\n{}", m.name, m.summary, help_table(m.name, m.options)),
-        None => MODELS.iter().fold("Models:\n".into(), |text, m| text + &format!("  {}  {}\n", m.name, m.summary)),
+        Some(m) => {
+            let table = help_table(m.name, m.options);
+            format!("{}: {}\n\n{table}\npreprocess = auto: counts get {}, anything else standardise\n", m.name, m.summary, m.count_recipe)
+        }
+        None => MODELS.iter().fold("Models:\n".to_string(), |text, m| text + &format!("  {}  {}\n", m.name, m.summary)),
     };
     command.mut_subcommand("train", |c| c.after_help(help))
 }
@@ -98,11 +102,14 @@ pub fn run(args: Args) -> Result<()> {
     let holdout = given.holdout.as_deref().map(str::parse::<Holdout>).transpose()?;
     let precision = given.precision.as_deref().map_or(Ok(Precision::F32), Precision::named)?;
     let stop = interrupt::install("a checkpoint is written, --resume continues")?;
-    let fresh = !args.out.exists();
+    let fresh = std::fs::read_dir(&args.out).map_or(true, |mut entries| entries.next().is_none());
     let outcome = (|| {
-        let place = Place { dir: given.dataset.as_deref(), imported: args.out.join("dataset"), reuse: args.resume };
-        let dataset = args.data.open(place, &stop)?;
+        let place = Place { default: given.dataset.clone(), imported: args.out.join("dataset"), keep: true, reuse: args.resume };
+        let Opened { dataset, .. } = args.data.open(place, &stop)?;
         let settings = args.settings(model, &dataset, &file, &earlier)?;
+        if let Some(column) = &given.labels {
+            dataset.label(column)?;
+        }
         tell(Job {
             model,
             dataset: &dataset,
@@ -207,8 +214,13 @@ pub struct Job<'a> {
 
 /// Says what is trained, shows how far it is, and says how it ended and what can be done next.
 pub fn tell(job: Job) -> Result<TrainSummary> {
-    introduce(&job)?;
+    let checkpoint = job.out.join("checkpoint").join("state.safetensors").exists();
+    if job.resume && !checkpoint {
+        note(format!("{} has no checkpoint: training from the beginning", job.out.display()));
+    }
     let mut bar = TrainBar::new();
+    let mut said = Ok(());
+    let (model, seed, precision) = (job.model.name, job.seed, job.precision.name());
     let outcome = train::train(TrainRequest {
         model: job.model,
         dataset: job.dataset,
@@ -222,10 +234,52 @@ pub fn tell(job: Job) -> Result<TrainSummary> {
         run_dir: job.out.to_path_buf(),
         resume: job.resume,
         stop: job.stop,
+        prepared: &mut |p| said = say_exactly(&introduction(model, precision, seed, p)),
         progress: &mut |p| bar.update(p),
     });
     bar.finish();
     let summary = outcome?;
-    conclude(job.out, job.dataset, &summary)?;
+    said?;
+    say_exactly(&conclusion(job.out, job.dataset, &summary))?;
     Ok(summary)
+}
+
+fn introduction(model: &str, precision: &str, seed: u64, p: &Prepared) -> String {
+    let mut out = format!("{model} on {}, {precision}, seed {seed}: {} parameters\n", p.device, p.parameters);
+    for m in &p.modalities {
+        let held = if m.cells.1 > 0 { format!(" (and {} held out)", m.cells.1) } else { String::new() };
+        let missing = if m.missing > 0.0 { format!(", {:.1} % missing", 100.0 * m.missing) } else { String::new() };
+        let streamed = if m.resident { "" } else { ", streamed from disk" };
+        out += &format!("  {}: {} cells{held} x {} features, {}{missing}{streamed}\n", m.name, m.cells.0, m.features, m.steps);
+    }
+    let (known, used) = p.pairs;
+    let pairs = if used == known { format!("{known} pairs") } else { format!("{used} of {known} pairs") };
+    let (cells, steps) = p.batch;
+    out + &format!("  {pairs}; {steps} minibatch{} of {cells} cells an epoch\n", if steps == 1 { "" } else { "es" })
+}
+
+fn conclusion(run: &Path, dataset: &Dataset, s: &TrainSummary) -> String {
+    let run = run.display();
+    let value = |name: &str| s.last.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
+    let mut losses = value("total").map(|v| format!(", loss {v:.4}")).unwrap_or_default();
+    losses += &value("held_out.total").map(|v| format!(", held out {v:.4}")).unwrap_or_default();
+    let took = duration(Duration::from_secs_f64(s.seconds.max(0.0)));
+    let epochs = format!("{} epoch{}", s.epochs, if s.epochs == 1 { "" } else { "s" });
+    let ended = match s.stopped {
+        Stopped::Finished => format!("done after {epochs} in {took}{losses}"),
+        Stopped::Early { best } => {
+            format!("stopped after {epochs} in {took}{losses}: no better since epoch {best}, whose weights are kept")
+        }
+        Stopped::Interrupted => {
+            return format!(
+                "interrupted after {epochs} in {took}{losses}\nrun   {run}\nnext  the same command with --resume continues it\n"
+            );
+        }
+    };
+    let mut next = format!("couplet evaluate {run}\n      couplet embed {run} --out embedding.csv");
+    if let [a, b, ..] = dataset.modalities() {
+        let (a, b) = (a.name(), b.name());
+        next += &format!("\n      couplet translate {run} --from {a} --to {b} --out {a}_to_{b}.csv");
+    }
+    format!("{ended}\nrun   {run}\nnext  {next}\n")
 }

@@ -47,8 +47,8 @@ pub fn run(args: Args) -> Result<()> {
     check_out(&args.out)?;
     let stop = interrupt::install("nothing is written")?;
     let Opened { dataset, .. } = &args.data.open(Place::of_run(&args.run)?, &stop)?;
-    let mut trained = Trained::open(&args.run, args.device.open()?)?;
     let (from, to) = (dataset.position(&args.from)?, dataset.position(&args.to)?);
+    let mut trained = Trained::open(&args.run, args.device.open()?)?;
     let space = match args.space {
         Space::Input => train::Space::Input,
         Space::Model => train::Space::Model,

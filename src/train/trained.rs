@@ -43,6 +43,11 @@ impl Trained {
         Ok(Trained { dir: dir.to_path_buf(), config, spec, saved: run.load_model()?, device: Some(device), session: None, settings })
     }
 
+    /// The directory of the run.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The width of the embedding.
     pub fn latent(&self) -> usize {
         self.settings.get("latent").and_then(|l| l.count()).unwrap_or(0)

@@ -1,0 +1,199 @@
+//! What `couplet evaluate` measures: the embeddings, each modality from its own code, and each from the others'.
+//!
+//! Errors are in the standardised units of the training cells, so that predicting the mean scores 1. The metrics themselves are in
+//! [`crate::metrics`]; here is which cells, pairs and values they are computed on.
+
+use super::session::Session;
+use super::trained::Trained;
+use crate::data::Dataset;
+use crate::data::labels::Labels;
+use crate::data::split::{self, Holdout, Split};
+use crate::error::Result;
+use crate::metrics::imputation::Imputation;
+use crate::metrics::{Evaluated, Evaluation, Matrix, Metrics, PairSet, baseline_metrics, embedding_metrics, translation_metrics};
+use std::path::Path;
+
+/// As many cells of a part, held out or trained on, enter the errors of a modality or a direction; more are drawn evenly.
+const MOST: usize = 4096;
+
+impl Trained {
+    /// Measures the run on a dataset; `labels` names a column, else the run's, else the dataset's default.
+    pub fn evaluate(&mut self, dataset: &Dataset, labels: Option<&str>) -> Result<Metrics> {
+        let split = self.split(dataset)?;
+        let column = labels.or(self.config.labels.as_deref()).or(dataset.default_label());
+        let labels = column.map(|c| dataset.label(c)).transpose()?;
+        let (latent, seed) = (self.latent(), self.config.seed);
+        let session = self.session(dataset)?;
+        let mut embeddings = Vec::new();
+        for (m, modality) in dataset.modalities().iter().enumerate() {
+            let rows: Vec<u32> = (0..modality.cells() as u32).collect();
+            let mut z = Vec::with_capacity(rows.len() * latent);
+            session.embed(dataset, m, &rows, &mut |_, row| {
+                z.extend_from_slice(row);
+                Ok(())
+            })?;
+            embeddings.push(z);
+        }
+        let links = links(dataset);
+        let mut metrics = embedding_metrics(&Evaluation {
+            modalities: evaluated(dataset, &embeddings, &split, labels.as_ref()),
+            links: links.clone(),
+            latent,
+            seed,
+        });
+        if let Some(labels) = &labels {
+            metrics.note(format!("labels: column {}", labels.column));
+        }
+        let held_out = split.held.iter().flatten().any(|&h| h);
+        for (wanted, suffix) in [(held_out, ""), (false, ".train")].into_iter().take(1 + usize::from(held_out)) {
+            let mut part = Errors { session: &mut *session, dataset, split: &split, held_out: wanted, out: Metrics::new() };
+            for m in 0..dataset.modalities().len() {
+                part.own(m)?;
+            }
+            for link in &links {
+                part.cross(link.a, link.b, &link.pairs, latent, seed)?;
+                let turned: Vec<(u32, u32)> = link.pairs.iter().map(|&(a, b)| (b, a)).collect();
+                part.cross(link.b, link.a, &turned, latent, seed)?;
+            }
+            let part = part.out;
+            part.iter().for_each(|(key, value)| metrics.set(format!("{key}{suffix}"), value));
+            part.notes().iter().for_each(|note| metrics.note(note));
+        }
+        Ok(metrics)
+    }
+
+    /// Which cells training never saw: those that the run held out, or every cell of another dataset.
+    fn split(&self, dataset: &Dataset) -> Result<Split> {
+        let own = self.config.dataset_from(self.dir());
+        if !same_values(dataset, &own) {
+            return Ok(Split { held: dataset.modalities().iter().map(|m| vec![true; m.cells()]).collect() });
+        }
+        match self.config.holdout.as_deref() {
+            None => Ok(Split::none(dataset)),
+            Some(text) => split::split(dataset, &Holdout::parse(text)?, self.config.seed),
+        }
+    }
+}
+
+/// Whether a dataset is the one in `own`, or holds the same values in the same order.
+fn same_values(dataset: &Dataset, own: &Path) -> bool {
+    let canonical = |p: &Path| std::fs::canonicalize(p).ok();
+    if canonical(dataset.dir()) == canonical(own) {
+        return true;
+    }
+    let files = |d: &Dataset| -> Vec<_> { d.manifest().modalities.iter().map(|m| (m.name.clone(), value_files(m))).collect() };
+    Dataset::open(own).is_ok_and(|own| files(&own) == files(dataset) && own.links() == dataset.links())
+}
+
+/// The arrays of a modality with their checksums; names of cells and features do not matter.
+fn value_files(m: &crate::data::manifest::ModalityEntry) -> Vec<crate::data::manifest::FileEntry> {
+    let values = ["values.npy", "indptr.npy", "indices.npy", "data.npy"];
+    m.files.iter().filter(|f| values.contains(&f.name.as_str())).cloned().collect()
+}
+
+/// The known pairs of every two modalities.
+fn links(dataset: &Dataset) -> Vec<PairSet> {
+    let k = dataset.modalities().len();
+    let pairs = |a, b| dataset.links().pairs(a, b).map(|(x, y, _)| (x, y)).collect();
+    (0..k).flat_map(|a| (a + 1..k).map(move |b| (a, b))).map(|(a, b)| PairSet { a, b, pairs: pairs(a, b) }).collect()
+}
+
+fn evaluated<'a>(dataset: &'a Dataset, embeddings: &'a [Vec<f32>], split: &'a Split, labels: Option<&'a Labels>) -> Vec<Evaluated<'a>> {
+    let parts = dataset.modalities().iter().zip(embeddings).zip(&split.held).enumerate();
+    parts
+        .map(|(m, ((modality, embedding), held_out))| {
+            let classes = labels.map(|l| l.rows[m].as_slice()).filter(|rows| rows.iter().any(Option::is_some));
+            Evaluated { name: modality.name(), embedding, held_out, labels: classes }
+        })
+        .collect()
+}
+
+/// The errors of one part of the cells.
+struct Errors<'a> {
+    session: &'a mut Session,
+    dataset: &'a Dataset,
+    split: &'a Split,
+    held_out: bool,
+    out: Metrics,
+}
+
+impl Errors<'_> {
+    /// `recon_mse.A`: a modality from its own code.
+    fn own(&mut self, m: usize) -> Result<()> {
+        let all = if self.held_out { self.split.held_out(m) } else { self.split.training(m) };
+        let rows = self.some(&all);
+        let (imputed, measured) = (self.imputed(m, m, &rows)?, self.measured(m, &rows)?);
+        let modality = self.dataset.modality(m);
+        let mut sums = Imputation::new(modality.features());
+        let matrix = |v| Matrix::new(v, rows.len(), modality.features());
+        sums.add(matrix(&imputed), matrix(&measured));
+        self.out.set_some(format!("recon_mse.{}", modality.name()), sums.mse());
+        Ok(())
+    }
+
+    /// What is imputed of `to` from `from`, over the pairs (row of from, row of to), with the baselines that learn from training pairs.
+    fn cross(&mut self, from: usize, to: usize, pairs: &[(u32, u32)], latent: usize, seed: u64) -> Result<()> {
+        let held = |&(a, b): &(u32, u32)| [self.split.held[from][a as usize], self.split.held[to][b as usize]];
+        let inside: Vec<_> = pairs.iter().copied().filter(|p| held(p) == [self.held_out; 2]).collect();
+        let test = self.some(&inside);
+        if test.is_empty() {
+            return Ok(());
+        }
+        let direction = format!("{}_to_{}", self.dataset.modality(from).name(), self.dataset.modality(to).name());
+        let (sources, targets): (Vec<u32>, Vec<u32>) = test.iter().copied().unzip();
+        let (imputed, measured) = (self.imputed(from, to, &sources)?, self.measured(to, &targets)?);
+        let features = self.dataset.modality(to).features();
+        let matrix = |v| Matrix::new(v, test.len(), features);
+        translation_metrics(&mut self.out, &direction, "", matrix(&imputed), matrix(&measured));
+        if !self.held_out {
+            return Ok(()); // a neighbour that learnt a cell finds the cell itself
+        }
+        let known: Vec<_> = pairs.iter().copied().filter(|p| held(p) == [false; 2]).collect();
+        let train = self.some(&known);
+        let rows: Vec<(u32, u32)> = train.iter().chain(&test).copied().collect();
+        let (a, b): (Vec<u32>, Vec<u32>) = rows.iter().copied().unzip();
+        let (a, b) = (self.measured(from, &a)?, self.measured(to, &b)?);
+        let place = |range: std::ops::Range<usize>| range.map(|i| (i as u32, i as u32)).collect::<Vec<_>>();
+        let (a, b) = (Matrix::new(&a, rows.len(), self.dataset.modality(from).features()), Matrix::new(&b, rows.len(), features));
+        baseline_metrics(&mut self.out, &direction, a, b, &place(0..train.len()), &place(train.len()..rows.len()), latent, seed);
+        Ok(())
+    }
+
+    /// At most [`MOST`] of `all`, evenly.
+    fn some<T: Copy>(&mut self, all: &[T]) -> Vec<T> {
+        if all.len() <= MOST {
+            return all.to_vec();
+        }
+        self.out.note(format!("errors, correlations and baselines are of {MOST} of the cells, drawn evenly"));
+        (0..MOST).map(|i| all[i * all.len() / MOST]).collect()
+    }
+
+    /// Rows of a modality in standardised units; missing values are NaN.
+    fn measured(&self, m: usize, rows: &[u32]) -> Result<Vec<f32>> {
+        let (modality, p) = (self.dataset.modality(m), &self.session.preprocess[m]);
+        let mut values = vec![0.0; rows.len() * modality.features()];
+        for (out, &row) in values.chunks_exact_mut(modality.features()).zip(rows) {
+            p.row(modality, row as usize, out)?;
+            standardise(out, p.unit_mean(), p.unit_sd());
+        }
+        Ok(values)
+    }
+
+    /// What the model makes of `to` from rows of `from`, in standardised units.
+    fn imputed(&mut self, from: usize, to: usize, rows: &[u32]) -> Result<Vec<f32>> {
+        let mut values = Vec::with_capacity(rows.len() * self.dataset.modality(to).features());
+        self.session.translate(self.dataset, [from, to], rows, &mut |_, x| {
+            values.extend_from_slice(x);
+            Ok(())
+        })?;
+        let p = &self.session.preprocess[to];
+        values.chunks_exact_mut(p.features()).for_each(|row| standardise(row, p.unit_mean(), p.unit_sd()));
+        Ok(values)
+    }
+}
+
+fn standardise(row: &mut [f32], mean: &[f32], sd: &[f32]) {
+    for ((x, m), s) in row.iter_mut().zip(mean).zip(sd) {
+        *x = (*x - m) / s;
+    }
+}
