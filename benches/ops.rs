@@ -7,7 +7,7 @@ use couplet::engine::{Precision, Step};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn ops(c: &mut Criterion) {
-    let mut s = Step::new(Device::cpu(0), 0, Precision::F32).expect("a step");
+    let mut s = Step::new(Device::cpu(), 0, Precision::F32).expect("a step");
     for mut case in kernels::cases(&mut s).expect("the cases build") {
         c.bench_function(&format!("{}/{}/cpu", case.kernel, case.shape), |b| {
             b.iter(|| {

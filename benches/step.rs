@@ -7,7 +7,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 
 fn steps(c: &mut Criterion) {
     for shape in SHAPES {
-        let mut bench = Bench::new(shape, Device::cpu(0), Precision::F32, 0, 0).expect("the shape builds");
+        let mut bench = Bench::new(shape, Device::cpu(), Precision::F32, 0, 0).expect("the shape builds");
         c.bench_function(&format!("step/{}/cpu", shape.name), |b| b.iter(|| bench.one().expect("a step")));
     }
 }

@@ -18,7 +18,7 @@ __device__ inline double column_total(double (*part)[32], double value) {
 }
 
 extern "C" __global__ void batch_norm_fwd(float* y, float* saved, float* running_mean, float* running_variance, const float* x,
-                                          const float* scale, const float* shift, int rows, int cols, float epsilon, float keep,
+                                          const float* scale, const float* shift, int rows, int cols, float epsilon, float keep, float take,
                                           float unbiased, int training, int code, float parameter) {
     __shared__ double part[8][32];
     int c = blockIdx.x * 32 + threadIdx.x;
@@ -39,8 +39,8 @@ extern "C" __global__ void batch_norm_fwd(float* y, float* saved, float* running
         mean = (float)mu;
         inv = (float)(1.0 / sqrt(variance + (double)epsilon));
         if (inside && threadIdx.y == 0) {
-            running_mean[c] = keep * running_mean[c] + (1.0f - keep) * mean;
-            running_variance[c] = keep * running_variance[c] + (1.0f - keep) * ((float)variance * unbiased);
+            running_mean[c] = keep * running_mean[c] + take * mean;
+            running_variance[c] = keep * running_variance[c] + take * ((float)variance * unbiased);
         }
     } else {
         mean = inside ? running_mean[c] : 0.0f;

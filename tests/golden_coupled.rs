@@ -290,7 +290,7 @@ fn close(what: &str, got: &[f64], expected: &[f64], allowed: f64) {
 
 fn check(case: &'static str) {
     let case = Case::read(case);
-    Bench::new(&case, "cpu", Device::cpu(0)).check();
+    Bench::new(&case, "cpu", Device::cpu()).check();
     #[cfg(feature = "emulated")]
     Bench::new(&case, "emulated", Device::emulated(3)).check();
     #[cfg(feature = "cuda")]

@@ -44,7 +44,7 @@ impl Golden {
 
 fn devices() -> Vec<(&'static str, Device)> {
     #[allow(unused_mut)]
-    let mut all = vec![("cpu", Device::cpu(0))];
+    let mut all = vec![("cpu", Device::cpu())];
     #[cfg(feature = "emulated")]
     all.push(("emulated", Device::emulated(5)));
     #[cfg(feature = "cuda")]

@@ -31,7 +31,7 @@ pub struct LoadFigure {
 
 /// Reads whole epochs until `atleast` has passed, in minibatches of `batch` cells.
 pub fn run(dataset: &Dataset, count_recipe: &str, batch: usize, atleast: Duration, seed: u64, stop: &AtomicBool) -> Result<LoadFigure> {
-    let mut step = Step::new(Device::cpu(0), seed, Precision::F32)?;
+    let mut step = Step::new(Device::cpu(), seed, Precision::F32)?;
     let modalities = dataset.modalities();
     let rows: Vec<Vec<u32>> = modalities.iter().map(|m| (0..m.cells() as u32).collect()).collect();
     let mut plan = Plan::new(seed, batch, rows.clone(), Vec::new());

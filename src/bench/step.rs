@@ -155,7 +155,7 @@ impl Bench {
 pub fn run(shape: &'static Shape, device: Device, precision: Precision, batch: usize, steps: usize, threads: usize) -> Result<StepFigure> {
     let described = match &device {
         Device::Cpu(_) => "cpu".to_string(),
-        Device::Kernels(k) => k.describe(),
+        Device::Kernels(k) => k.0.describe(),
     };
     let mut bench = Bench::new(shape, device, precision, batch, 0)?;
     let mut failed = None;

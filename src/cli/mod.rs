@@ -118,14 +118,14 @@ impl DeviceArgs {
             .num_threads(threads)
             .build_global()
             .map_err(|e| Error::Internal(format!("the threads cannot be started: {e}")))?;
-        let (device, remark) = Device::by_name(&self.device, threads)?;
+        let (device, remark) = Device::by_name(&self.device)?;
         remark.into_iter().for_each(note);
         Ok(device)
     }
 
     /// Opens the device once more, for a second piece of work in the same process.
     fn again(&self) -> Result<Device> {
-        Ok(Device::by_name(&self.device, self.threads.unwrap_or(0) as usize)?.0)
+        Ok(Device::by_name(&self.device)?.0)
     }
 }
 

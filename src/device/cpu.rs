@@ -4,6 +4,7 @@
 //! sums of a reduction are added in the order of the pieces.
 
 use super::Mem;
+use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::alloc::Layout;
 
@@ -11,8 +12,8 @@ use std::alloc::Layout;
 pub const SERIAL: usize = 1 << 15;
 
 /// The processor.
+#[derive(Default)]
 pub struct Cpu {
-    threads: usize,
     in_use: usize,
     peak: usize,
 }
@@ -20,29 +21,29 @@ pub struct Cpu {
 const ALIGN: usize = 256;
 
 impl Cpu {
-    /// With `threads` threads; 0 means rayon's own choice, one a core.
-    pub fn new(threads: usize) -> Cpu {
-        Cpu { threads: if threads == 0 { rayon::current_num_threads() } else { threads }, in_use: 0, peak: 0 }
-    }
-
-    /// How many threads the loops may use.
+    /// How many threads the loops may use: those of the rayon pool that this is called in.
     pub fn threads(&self) -> usize {
-        self.threads
+        rayon::current_num_threads()
     }
 
-    pub(super) fn alloc(&mut self, bytes: usize) -> u64 {
+    pub(super) fn alloc(&mut self, bytes: usize) -> Result<u64> {
         if bytes == 0 {
-            return ALIGN as u64; // aligned, dangling, never read: the range is empty
+            return Ok(Mem::EMPTY.addr);
         }
-        let layout = Layout::from_size_align(bytes, ALIGN).expect("an allocation below isize::MAX");
+        let refused = || Error::Device {
+            device: "cpu".into(),
+            message: format!("out of memory: {bytes} bytes were asked for; a smaller --batch-size needs less"),
+            asked: false,
+        };
+        let layout = Layout::from_size_align(bytes, ALIGN).map_err(|_| refused())?;
         // SAFETY: the layout has a non-zero size.
         let p = unsafe { std::alloc::alloc_zeroed(layout) };
         if p.is_null() {
-            std::alloc::handle_alloc_error(layout);
+            return Err(refused());
         }
         self.in_use += bytes;
         self.peak = self.peak.max(self.in_use);
-        p as u64
+        Ok(p as u64)
     }
 
     pub(super) fn free(&mut self, addr: u64, bytes: usize) {
@@ -64,7 +65,7 @@ impl Cpu {
     }
 
     /// Slices of device memory: `outs` to write, `ins` to read. Panics if something written overlaps anything else.
-    pub fn views<const O: usize, const I: usize>(&mut self, outs: [Mem; O], ins: [Mem; I]) -> ([&mut [f32]; O], [&[f32]; I]) {
+    pub(crate) fn views<const O: usize, const I: usize>(&mut self, outs: [Mem; O], ins: [Mem; I]) -> ([&mut [f32]; O], [&[f32]; I]) {
         for (i, o) in outs.iter().enumerate() {
             assert!(outs[..i].iter().chain(&ins).all(|other| !o.overlaps(other)), "an output overlaps another operand");
         }

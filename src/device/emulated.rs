@@ -9,7 +9,9 @@
 use super::launch::{Arg, GraphId, Grid, Launch};
 use crate::error::{Error, Result};
 use std::alloc::Layout;
-use std::collections::{BTreeMap, HashMap, HashSet};
+#[cfg(test)]
+use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, CString, c_char, c_void};
 
 /// The device memory that the emulator has.
@@ -57,6 +59,7 @@ pub struct Emulated {
     runtime: *mut c_void,
     seed: u64,
     kernels: HashMap<&'static str, Kernel>,
+    #[cfg(test)]
     launched: HashSet<&'static str>,
     /// Address and bytes of what is allocated.
     allocations: BTreeMap<u64, usize>,
@@ -78,6 +81,7 @@ impl Emulated {
             runtime: unsafe { couplet_emulator_new(seed) },
             seed,
             kernels: HashMap::new(),
+            #[cfg(test)]
             launched: HashSet::new(),
             allocations: BTreeMap::new(),
             in_use: 0,
@@ -170,6 +174,7 @@ impl Emulated {
             self.error.get_or_insert(Error::Internal(objection));
             return;
         }
+        #[cfg(test)]
         self.launched.insert(name);
         let words: Vec<u64> = args.iter().map(|a| a.to_word()).collect();
         let mut message = [0u8; 512];
@@ -356,6 +361,7 @@ impl Launch for Emulated {
         self.graphs[graph.0] = commands;
     }
 
+    #[cfg(test)]
     fn launched(&self) -> Vec<&'static str> {
         self.launched.iter().copied().collect()
     }

@@ -81,12 +81,6 @@ impl Grid {
     pub fn blocks(items: usize, threads: u32) -> Grid {
         Grid { blocks: [items.max(1) as u32, 1, 1], threads: [threads, 1, 1], shared: 0 }
     }
-
-    /// Tiles of `[rows, cols]` over a matrix of `[rows, cols]`: x walks the columns' tiles, y the rows'.
-    pub fn tiles(matrix: [usize; 2], tile: [usize; 2], threads: [u32; 3]) -> Grid {
-        let n = |a: usize, b: usize| a.div_ceil(b).max(1) as u32;
-        Grid { blocks: [n(matrix[1], tile[1]), n(matrix[0], tile[0]), 1], threads, shared: 0 }
-    }
 }
 
 /// A recorded sequence of launches that can be replayed.
@@ -101,7 +95,7 @@ pub trait Launch: Send {
     /// What a person calls this device, for example "NVIDIA H200, compute capability 9.0".
     fn describe(&self) -> String;
 
-    /// Allocates `bytes` (aligned to at least 256), zeroed.
+    /// Allocates `bytes` (aligned to at least 256), zeroed. Of 0 bytes any aligned address will do; it is handed back to `free`.
     fn alloc(&mut self, bytes: usize) -> Result<u64>;
     /// Frees what `alloc` returned.
     fn free(&mut self, addr: u64, bytes: usize);
@@ -128,6 +122,7 @@ pub trait Launch: Send {
     fn replay(&mut self, graph: GraphId);
 
     /// The names of the kernels launched so far, in no order: what a test compares with the list of `kernels/`.
+    #[cfg(test)]
     fn launched(&self) -> Vec<&'static str>;
     /// Device memory in use and its peak, in bytes.
     fn memory(&self) -> (usize, usize);

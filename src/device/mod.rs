@@ -2,25 +2,29 @@
 //!
 //! [`Device`] is either [`Cpu`](cpu::Cpu), whose arms of the operations are Rust loops over slices, or
 //! [`Kernels`], which launches the kernels of `kernels/` through one of two implementers of
-//! [`Launch`](launch::Launch): the CUDA driver or the emulator. Nothing above this module can tell those two apart.
+//! `launch::Launch`: the CUDA driver or the emulator. Nothing above this module can tell those two apart.
 //!
 //! Memory is counted in f32 words. [`Mem`] is a range of it; on the CPU (and on the emulator) its address is a host
-//! address, on CUDA a device address. `unsafe` lives in this module only.
+//! address, on CUDA a device address. Allocating, writing and launching are for this crate alone: an address in the wrong
+//! hands is undefined behaviour, so a program that embeds the engine goes through [`Step`](crate::engine::Step), whose
+//! variables always lie in live memory. `unsafe` lives in this module only.
 
 pub mod cpu;
+pub mod cpu_gemm;
 #[cfg(feature = "cuda")]
-pub mod cuda;
+pub(crate) mod cuda;
 #[cfg(feature = "emulated")]
-pub mod emulated;
-pub mod launch;
+pub(crate) mod emulated;
+pub(crate) mod launch;
 pub mod probe;
 pub mod random;
-pub mod small_gemm;
 pub mod sources;
 pub mod vector;
 
 use crate::error::{Error, Result};
 use cpu::Cpu;
+#[cfg(feature = "cuda")]
+pub use cuda::{Cuda, Raw};
 use launch::Launch;
 
 /// A range of device memory, in f32 words.
@@ -31,8 +35,8 @@ pub struct Mem {
 }
 
 impl Mem {
-    /// No memory.
-    pub const EMPTY: Mem = Mem { addr: 0, len: 0 };
+    /// No memory: aligned and dangling, so that an empty slice may be made of it.
+    pub const EMPTY: Mem = Mem { addr: 256, len: 0 };
 
     /// Words.
     pub fn len(&self) -> usize {
@@ -46,7 +50,7 @@ impl Mem {
 
     /// The part `start .. start + len`.
     pub fn part(&self, start: usize, len: usize) -> Mem {
-        assert!(start + len <= self.len, "part {start}+{len} of a memory of {} words", self.len);
+        assert!(start <= self.len && len <= self.len - start, "part {start}+{len} of a memory of {} words", self.len);
         Mem { addr: self.addr + 4 * start as u64, len }
     }
 
@@ -56,22 +60,7 @@ impl Mem {
 }
 
 /// A device that runs the kernels of `kernels/`.
-pub struct Kernels {
-    launcher: Box<dyn Launch>,
-}
-
-impl std::ops::Deref for Kernels {
-    type Target = dyn Launch;
-    fn deref(&self) -> &Self::Target {
-        &*self.launcher
-    }
-}
-
-impl std::ops::DerefMut for Kernels {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut *self.launcher
-    }
-}
+pub struct Kernels(pub(crate) Box<dyn Launch>);
 
 /// Where a run computes.
 pub enum Device {
@@ -82,28 +71,29 @@ pub enum Device {
 }
 
 impl Device {
-    /// The processor, with `threads` threads (0: one a core).
-    pub fn cpu(threads: usize) -> Device {
-        Device::Cpu(Cpu::new(threads))
+    /// The processor. It computes on the rayon pool in which the engine is called: `rayon::ThreadPool::install` chooses the threads,
+    /// and no result depends on their number.
+    pub fn cpu() -> Device {
+        Device::Cpu(Cpu::default())
     }
 
     /// The emulator, its threads run in an order shuffled by `seed`.
     #[cfg(feature = "emulated")]
     pub fn emulated(seed: u64) -> Device {
-        Device::Kernels(Kernels { launcher: Box::new(emulated::Emulated::new(seed)) })
+        Device::Kernels(Kernels(Box::new(emulated::Emulated::new(seed))))
     }
 
     /// The GPU of that ordinal.
     #[cfg(feature = "cuda")]
     pub fn cuda(ordinal: usize) -> Result<Device> {
-        Ok(Device::Kernels(Kernels { launcher: Box::new(cuda::Cuda::new(ordinal)?) }))
+        Ok(Device::Kernels(Kernels(Box::new(cuda::Cuda::new(ordinal)?))))
     }
 
     /// The device of that name, and a line to show the user if it is not quite what was asked for:
     /// `auto` (a GPU if one answers, else the processor), `cpu`, `cuda`, `cuda:N`, `emulated`.
-    pub fn by_name(name: &str, threads: usize) -> Result<(Device, Option<String>)> {
+    pub fn by_name(name: &str) -> Result<(Device, Option<String>)> {
         match name {
-            "cpu" => Ok((Device::cpu(threads), None)),
+            "cpu" => Ok((Device::cpu(), None)),
             "auto" => {
                 #[cfg(feature = "cuda")]
                 let found = Device::cuda(0).map_err(|e| e.to_string());
@@ -111,7 +101,7 @@ impl Device {
                 let found: std::result::Result<Device, String> = Err("this build has no CUDA".into());
                 match found {
                     Ok(device) => Ok((device, None)),
-                    Err(why) => Ok((Device::cpu(threads), Some(format!("no GPU ({why}): running on the cpu")))),
+                    Err(why) => Ok((Device::cpu(), Some(format!("no GPU ({why}): running on the cpu")))),
                 }
             }
             #[cfg(feature = "emulated")]
@@ -135,29 +125,29 @@ impl Device {
     pub fn describe(&self) -> String {
         match self {
             Device::Cpu(c) => format!("cpu, {} thread{}", c.threads(), if c.threads() == 1 { "" } else { "s" }),
-            Device::Kernels(k) => k.describe(),
+            Device::Kernels(k) => k.0.describe(),
         }
     }
 
     /// Allocates `words` zeroed f32 words, aligned to 256 bytes.
-    pub fn alloc(&mut self, words: usize) -> Result<Mem> {
+    pub(crate) fn alloc(&mut self, words: usize) -> Result<Mem> {
         let addr = match self {
-            Device::Cpu(c) => c.alloc(4 * words),
-            Device::Kernels(k) => k.alloc(4 * words)?,
+            Device::Cpu(c) => c.alloc(4 * words)?,
+            Device::Kernels(k) => k.0.alloc(4 * words)?,
         };
         Ok(Mem { addr, len: words })
     }
 
     /// Frees what [`Device::alloc`] returned.
-    pub fn free(&mut self, mem: Mem) {
+    pub(crate) fn free(&mut self, mem: Mem) {
         match self {
             Device::Cpu(c) => c.free(mem.addr, 4 * mem.len),
-            Device::Kernels(k) => k.free(mem.addr, 4 * mem.len),
+            Device::Kernels(k) => k.0.free(mem.addr, 4 * mem.len),
         }
     }
 
     /// Host to device: the start of `dst` becomes `src`.
-    pub fn upload<T: bytemuck::Pod>(&mut self, dst: Mem, src: &[T]) -> Result<()> {
+    pub(crate) fn upload<T: bytemuck::Pod>(&mut self, dst: Mem, src: &[T]) -> Result<()> {
         let bytes: &[u8] = bytemuck::cast_slice(src);
         assert!(bytes.len() <= 4 * dst.len, "upload of {} bytes into {}", bytes.len(), 4 * dst.len);
         match self {
@@ -165,12 +155,12 @@ impl Device {
                 c.bytes_mut(dst)[..bytes.len()].copy_from_slice(bytes);
                 Ok(())
             }
-            Device::Kernels(k) => k.upload(dst.addr, bytes),
+            Device::Kernels(k) => k.0.upload(dst.addr, bytes),
         }
     }
 
     /// Device to host: `dst` becomes the start of `src`.
-    pub fn download<T: bytemuck::Pod>(&mut self, dst: &mut [T], src: Mem) -> Result<()> {
+    pub(crate) fn download<T: bytemuck::Pod>(&mut self, dst: &mut [T], src: Mem) -> Result<()> {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(dst);
         assert!(bytes.len() <= 4 * src.len, "download of {} bytes from {}", bytes.len(), 4 * src.len);
         match self {
@@ -178,35 +168,35 @@ impl Device {
                 bytes.copy_from_slice(&c.bytes_mut(src)[..bytes.len()]);
                 Ok(())
             }
-            Device::Kernels(k) => k.download(bytes, src.addr),
+            Device::Kernels(k) => k.0.download(bytes, src.addr),
         }
     }
 
     /// Sets memory to zero.
-    pub fn zero(&mut self, mem: Mem) {
+    pub(crate) fn zero(&mut self, mem: Mem) {
         match self {
             Device::Cpu(c) => c.bytes_mut(mem).fill(0),
-            Device::Kernels(k) => k.zero(mem.addr, 4 * mem.len),
+            Device::Kernels(k) => k.0.zero(mem.addr, 4 * mem.len),
         }
     }
 
     /// Copies within the device; both have the same length and do not overlap.
-    pub fn copy(&mut self, dst: Mem, src: Mem) {
+    pub(crate) fn copy(&mut self, dst: Mem, src: Mem) {
         assert_eq!(dst.len, src.len, "copy: lengths differ");
         match self {
             Device::Cpu(c) => {
                 let ([d], [s]) = c.views([dst], [src]);
                 d.copy_from_slice(s);
             }
-            Device::Kernels(k) => k.copy(dst.addr, src.addr, 4 * src.len),
+            Device::Kernels(k) => k.0.copy(dst.addr, src.addr, 4 * src.len),
         }
     }
 
     /// Waits for queued work and reports its first error.
-    pub fn finish(&mut self) -> Result<()> {
+    pub(crate) fn finish(&mut self) -> Result<()> {
         match self {
             Device::Cpu(_) => Ok(()),
-            Device::Kernels(k) => k.finish(),
+            Device::Kernels(k) => k.0.finish(),
         }
     }
 
@@ -214,7 +204,7 @@ impl Device {
     pub fn memory(&self) -> (usize, usize) {
         match self {
             Device::Cpu(c) => c.memory(),
-            Device::Kernels(k) => k.memory(),
+            Device::Kernels(k) => k.0.memory(),
         }
     }
 }

@@ -69,14 +69,14 @@ pub struct BatchNorm {
 
 impl BatchNorm {
     /// Without scale and shift; the states are `NAME.mean` and `NAME.var`.
-    pub fn plain(s: &mut Step, name: &str, width: usize, epsilon: f32, keep: f32, running: Running) -> Result<BatchNorm> {
+    pub fn plain(s: &mut Step, name: &str, width: usize, epsilon: f32, keep: f64, running: Running) -> Result<BatchNorm> {
         let mean = s.state(format!("{name}.mean"), [1, width], &vec![0.0; width])?;
         let variance = s.state(format!("{name}.var"), [1, width], &vec![1.0; width])?;
         Ok(BatchNorm { state: BatchNormState { scale: Var::NONE, shift: Var::NONE, mean, variance, epsilon, keep, running } })
     }
 
     /// With a learned scale (1 at first) and shift (0): `NAME.weight` and `NAME.bias`, as PyTorch calls them.
-    pub fn affine(s: &mut Step, name: &str, group: Group, width: usize, epsilon: f32, keep: f32, running: Running) -> Result<BatchNorm> {
+    pub fn affine(s: &mut Step, name: &str, group: Group, width: usize, epsilon: f32, keep: f64, running: Running) -> Result<BatchNorm> {
         let mut plain = BatchNorm::plain(s, name, width, epsilon, keep, running)?;
         plain.state.scale = s.parameter(format!("{name}.weight"), group, [1, width], vec![1.0; width]);
         plain.state.shift = s.parameter(format!("{name}.bias"), group, [1, width], vec![0.0; width]);

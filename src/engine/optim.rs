@@ -85,7 +85,9 @@ impl Adam {
             }
         }
         let n = s.size(self.values);
-        let [b1, b2, eps] = [self.settings.beta1 as f32, self.settings.beta2 as f32, self.settings.epsilon as f32];
+        let c = &self.settings;
+        // 1 - β is taken in f64: of f32's 0.999 it would be off by 5e-5.
+        let [b1, b2, c1, c2, eps] = [c.beta1, c.beta2, 1.0 - c.beta1, 1.0 - c.beta2, c.epsilon].map(|v| v as f32);
         if s.on_cpu() {
             if ledger.stopped(s) {
                 return;
@@ -95,8 +97,8 @@ impl Adam {
             cpu::chunks3(theta, m, v, |start, theta, m, v| {
                 let g = &g[start..start + theta.len()];
                 for (((theta, m), v), &g) in theta.iter_mut().zip(m).zip(v).zip(g) {
-                    *m = b1 * *m + (1.0 - b1) * g;
-                    *v = b2 * *v + (1.0 - b2) * (g * g);
+                    *m = b1 * *m + c1 * g;
+                    *v = b2 * *v + c2 * (g * g);
                     *theta -= rate * *m / (v.sqrt() * root + eps) + decay * *theta;
                 }
             });
@@ -115,6 +117,8 @@ impl Adam {
                 decay,
                 b1.into(),
                 b2.into(),
+                c1.into(),
+                c2.into(),
                 eps.into(),
             ];
             s.launch("adam", Grid::over(n), &args);

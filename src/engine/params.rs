@@ -9,6 +9,9 @@ use super::step::{Info, Step, Var};
 use crate::device::{Device, Mem};
 use crate::error::{Error, Result};
 
+/// A name, dimensions and values: what checkpoints are made of.
+pub type NamedTensor = (String, [usize; 2], Vec<f32>);
+
 /// Which optimiser moves a parameter.
 pub type Group = usize;
 
@@ -45,6 +48,8 @@ impl Params {
     }
 
     pub(super) fn add_state(&mut self, name: String, var: Var, dims: [usize; 2]) {
+        let taken = self.states.iter().any(|s| s.0 == name) || self.parameters.iter().any(|p| p.name == name);
+        assert!(!taken, "two states are called {name:?}");
         self.states.push((name, var, dims));
     }
 
@@ -54,6 +59,7 @@ impl Params {
             return Ok(());
         }
         let groups = self.parameters.iter().map(|p| p.group + 1).max().unwrap_or(0);
+        self.groups.clear();
         let mut offset = 0;
         for g in 0..groups {
             let start = offset;
@@ -63,7 +69,8 @@ impl Params {
             }
             self.groups.push((start, offset - start));
         }
-        let (values, gradients) = (device.alloc(offset)?, device.alloc(offset)?);
+        let values = device.alloc(offset)?;
+        let gradients = device.alloc(offset).inspect_err(|_| device.free(values))?;
         for p in &mut self.parameters {
             let n = p.dims[0] * p.dims[1];
             device.upload(values.part(p.offset, n), &p.initial)?;
@@ -116,7 +123,7 @@ impl Params {
 
 impl Step {
     /// Every parameter and state by name, with its dimensions and values: what a checkpoint holds.
-    pub fn snapshot(&mut self) -> Result<Vec<(String, [usize; 2], Vec<f32>)>> {
+    pub fn snapshot(&mut self) -> Result<Vec<NamedTensor>> {
         self.seal()?;
         let list: Vec<_> = self.params.parameters().chain(self.params.states()).map(|(n, v, d)| (n.to_string(), v, d)).collect();
         list.into_iter().map(|(n, v, d)| Ok((n, d, self.download(v)?))).collect()
@@ -128,7 +135,7 @@ impl Step {
         let list: Vec<_> = self.params.parameters().chain(self.params.states()).map(|(n, v, d)| (n.to_string(), v, d)).collect();
         for (name, var, dims) in list {
             match find(&name) {
-                Some((d, values)) if d == dims => self.upload(var, values)?,
+                Some((d, values)) if d == dims && values.len() == dims[0] * dims[1] => self.upload(var, values)?,
                 Some((d, _)) => {
                     return Err(Error::usage(format!(
                         "weight {name:?} is {d:?} in the file and {dims:?} in the model: it belongs to another model or another data set"

@@ -58,7 +58,7 @@ const CLOCK_WORDS: usize = 64;
 const STEP: usize = 0;
 /// The first row of this step's minibatch within the epoch's order (u32).
 const START: usize = 1;
-/// Non-zero once a loss term was not finite: the step number (u32). Written by the device, see `ledger`.
+/// The words from here on are knobs.
 const FIRST_KNOB: usize = 2;
 
 /// Device, arena, tape.
@@ -74,8 +74,11 @@ pub struct Step {
     pub(super) precision: Precision,
     seed: u64,
     clock: Mem,
+    /// The clock of the step under way, and of the next.
     clock_host: [u32; CLOCK_WORDS],
+    clock_next: [u32; CLOCK_WORDS],
     knobs: usize,
+    capturing: bool,
     borrowed: Vec<Var>,
     pub(super) streams: u32,
 }
@@ -86,10 +89,10 @@ impl Step {
         if precision != Precision::F32 {
             match &device {
                 Device::Cpu(_) => return Err(Error::usage("--precision tf32 and bf16 are for tensor cores: the cpu computes in f32")),
-                Device::Kernels(k) if !k.has_tensor_cores() => {
+                Device::Kernels(k) if !k.0.has_tensor_cores() => {
                     return Err(Error::usage(format!(
                         "--precision tf32 and bf16 need compute capability 8.0 or newer, this is {}",
-                        k.describe()
+                        k.0.describe()
                     )));
                 }
                 Device::Kernels(_) => {}
@@ -109,7 +112,9 @@ impl Step {
             seed,
             clock,
             clock_host: [0; CLOCK_WORDS],
+            clock_next: [0; CLOCK_WORDS],
             knobs: FIRST_KNOB,
+            capturing: false,
             borrowed: Vec::new(),
             streams: 0,
         })
@@ -155,12 +160,13 @@ impl Step {
         assert!(self.knobs < CLOCK_WORDS, "the clock has {CLOCK_WORDS} words");
         self.knobs += 1;
         self.clock_host[self.knobs - 1] = value.to_bits();
+        self.clock_next[self.knobs - 1] = value.to_bits();
         Knob(self.knobs - 1)
     }
 
-    /// Sets a word of the clock from the next [`Step::begin`] on.
+    /// Sets a word of the clock from the next [`Step::begin`] or [`Step::write_clock`] on.
     pub fn turn(&mut self, knob: Knob, value: f32) {
-        self.clock_host[knob.0] = value.to_bits();
+        self.clock_next[knob.0] = value.to_bits();
     }
 
     /// A new stream of random numbers: calls in the same order give the same streams.
@@ -175,6 +181,7 @@ impl Step {
     /// row in the epoch's order. With `training`, dropout and noise are on, batch norm uses the minibatch's statistics and
     /// operations are recorded for [`Step::backward`].
     pub fn begin(&mut self, training: bool, step: u64, start: usize) -> Result<()> {
+        self.arena.check()?;
         self.seal()?;
         self.training = training;
         self.recording = training;
@@ -183,14 +190,16 @@ impl Step {
 
     /// Only writes the clock: what a captured step needs before it is replayed.
     pub fn write_clock(&mut self, step: u64, start: usize) -> Result<()> {
-        self.clock_host[STEP] = step as u32;
-        self.clock_host[START] = start as u32;
+        self.clock_next[STEP] = step as u32;
+        self.clock_next[START] = start as u32;
         let n = self.knobs;
+        self.clock_host[..n].copy_from_slice(&self.clock_next[..n]);
         self.device.upload(self.clock, &self.clock_host[..n])
     }
 
     /// Ends the step: its variables are forgotten. New permanent variables may be made after this.
     pub fn end(&mut self) {
+        assert!(!self.capturing, "a step cannot end while it is being captured");
         self.vars.truncate(self.permanent);
         self.tape.clear();
         self.arena.reset();
@@ -221,24 +230,26 @@ impl Step {
     }
 
     /// Records what `f` launches and runs nothing; see [`Step::replay`]. Only devices that launch kernels can do it.
-    pub fn capture(&mut self, f: impl FnOnce(&mut Step)) -> Result<Option<GraphId>> {
+    pub(crate) fn capture(&mut self, f: impl FnOnce(&mut Step)) -> Result<Option<GraphId>> {
         match &mut self.device {
             Device::Cpu(_) => return Ok(None),
-            Device::Kernels(k) => k.begin_capture()?,
+            Device::Kernels(k) => k.0.begin_capture()?,
         }
         let chunks = self.arena.chunks.len();
+        self.capturing = true;
         f(self);
+        self.capturing = false;
         assert_eq!(chunks, self.arena.chunks.len(), "a captured step allocated memory: capture after a warm-up step");
         match &mut self.device {
             Device::Cpu(_) => unreachable!("returned above"),
-            Device::Kernels(k) => k.end_capture().map(Some),
+            Device::Kernels(k) => k.0.end_capture().map(Some),
         }
     }
 
     /// Runs a captured step again; call [`Step::write_clock`] before.
-    pub fn replay(&mut self, graph: GraphId) {
+    pub(crate) fn replay(&mut self, graph: GraphId) {
         if let Device::Kernels(k) = &mut self.device {
-            k.replay(graph);
+            k.0.replay(graph);
         }
     }
 
@@ -275,6 +286,10 @@ impl Step {
         let mem = self.mem(v).part(start, len);
         self.vars.push(Info { mem, dims: [1, len], wants: false, grad: Var::NONE, grad_set: false });
         Var(self.vars.len() as u32 - 1)
+    }
+
+    pub(super) fn is_permanent(&self, v: Var) -> bool {
+        (v.0 as usize) < self.permanent
     }
 
     pub(super) fn mem(&self, v: Var) -> Mem {
@@ -325,21 +340,21 @@ impl Step {
     }
 
     /// Queues a kernel. `args` are in the kernel's order: outputs, inputs, sizes, scalars.
-    pub fn launch(&mut self, kernel: &'static str, grid: Grid, args: &[Arg]) {
+    pub(crate) fn launch(&mut self, kernel: &'static str, grid: Grid, args: &[Arg]) {
         match &mut self.device {
-            Device::Kernels(_) if self.arena.error.is_some() => {}
-            Device::Kernels(k) => k.launch(kernel, grid, args),
+            Device::Kernels(_) if self.arena.failed.is_some() => {}
+            Device::Kernels(k) => k.0.launch(kernel, grid, args),
             Device::Cpu(_) => panic!("launch {kernel}: the cpu has no kernels"),
         }
     }
 
-    /// The address of `v` as a kernel argument; a null pointer for [`Var::NONE`].
-    pub fn ptr(&self, v: Var) -> Arg {
-        Arg::Ptr(if v.is_none() { 0 } else { self.mem(v).addr })
+    /// The address of `v` as a kernel argument; a null pointer for [`Var::NONE`] and for what is empty.
+    pub(crate) fn ptr(&self, v: Var) -> Arg {
+        Arg::Ptr(if v.is_none() || self.mem(v).is_empty() { 0 } else { self.mem(v).addr })
     }
 
     /// The address of the clock as a kernel argument.
-    pub fn clock_ptr(&self) -> Arg {
+    pub(crate) fn clock_ptr(&self) -> Arg {
         Arg::Ptr(self.clock.addr)
     }
 
@@ -359,7 +374,7 @@ impl Step {
     }
 
     /// A clock word's place, as a kernel argument (an index into the clock).
-    pub fn knob_index(&self, knob: Knob) -> Arg {
+    pub(crate) fn knob_index(&self, knob: Knob) -> Arg {
         Arg::I32(knob.0 as i32)
     }
 
@@ -369,7 +384,7 @@ impl Step {
     }
 
     /// The seed's two halves, as kernel arguments.
-    pub fn seed_args(&self) -> [Arg; 2] {
+    pub(crate) fn seed_args(&self) -> [Arg; 2] {
         [Arg::U32(self.seed as u32), Arg::U32((self.seed >> 32) as u32)]
     }
 
@@ -377,15 +392,13 @@ impl Step {
 
     /// Writes the start of `v`.
     pub fn upload<T: bytemuck::Pod>(&mut self, v: Var, values: &[T]) -> Result<()> {
-        if let Some(e) = self.arena.error.take() {
-            return Err(e);
-        }
-        let mem = self.mem(v);
-        self.device.upload(mem, values)
+        self.upload_at(v, 0, values)
     }
 
     /// Writes `values` into `v` from word `offset` on.
     pub fn upload_at<T: bytemuck::Pod>(&mut self, v: Var, offset: usize, values: &[T]) -> Result<()> {
+        assert!(!self.capturing, "an upload cannot be recorded: it would not be repeated with the step");
+        self.arena.check()?;
         let mem = self.mem(v);
         self.device.upload(mem.part(offset, mem.len() - offset), values)
     }
@@ -399,9 +412,7 @@ impl Step {
 
     /// Reads the start of `v`.
     pub fn download_into<T: bytemuck::Pod>(&mut self, v: Var, out: &mut [T]) -> Result<()> {
-        if let Some(e) = self.arena.error.take() {
-            return Err(e);
-        }
+        self.arena.check()?;
         let mem = self.mem(v);
         self.device.download(out, mem)
     }
@@ -409,7 +420,7 @@ impl Step {
     /// Sets `v` to zero.
     pub fn zero(&mut self, v: Var) {
         let mem = self.mem(v);
-        if self.arena.error.is_none() {
+        if self.arena.failed.is_none() {
             self.device.zero(mem);
         }
     }
@@ -417,7 +428,7 @@ impl Step {
     /// Copies `src` into `dst`, of the same size.
     pub fn copy(&mut self, dst: Var, src: Var) {
         let (d, s) = (self.mem(dst), self.mem(src));
-        if self.arena.error.is_none() {
+        if self.arena.failed.is_none() {
             self.device.copy(d, s);
         }
     }
@@ -439,15 +450,13 @@ impl Step {
 
     /// Waits for the device and reports its first error.
     pub fn finish(&mut self) -> Result<()> {
-        if let Some(e) = self.arena.error.take() {
-            return Err(e);
-        }
+        self.arena.check()?;
         self.device.finish()
     }
 
     /// The device.
-    pub fn device(&mut self) -> &mut Device {
-        &mut self.device
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The parameters.
@@ -483,7 +492,8 @@ struct Arena {
     chunks: Vec<Mem>,
     chunk: usize,
     used: usize,
-    error: Option<Error>,
+    /// Why a chunk could not be had: device and message. From then on nothing is launched, until the arena is reset.
+    failed: Option<(String, String)>,
 }
 
 impl Arena {
@@ -492,6 +502,13 @@ impl Arena {
 
     fn reset(&mut self) {
         (self.chunk, self.used) = (0, 0);
+        self.failed = None;
+    }
+
+    fn check(&self) -> Result<()> {
+        let refused =
+            |(device, message): &(String, String)| Error::Device { device: device.clone(), message: message.clone(), asked: false };
+        self.failed.as_ref().map_or(Ok(()), |f| Err(refused(f)))
     }
 
     fn alloc(&mut self, device: &mut Device, words: usize) -> Mem {
@@ -511,10 +528,15 @@ impl Arena {
                 self.used = need;
                 mem.part(0, words)
             }
+            // The Rust arms would write to this memory at once.
+            Err(e) if matches!(device, Device::Cpu(_)) => panic!("{e}"),
             Err(e) => {
-                // Sticky: nothing is launched on this address, and Step::finish reports the reason.
-                self.error.get_or_insert(e);
-                Mem { addr: 0, len: words }
+                let reason = match e {
+                    Error::Device { device, message, .. } => (device, message),
+                    other => ("the device".into(), other.to_string()),
+                };
+                self.failed.get_or_insert(reason);
+                Mem { addr: Mem::EMPTY.addr, len: words }
             }
         }
     }

@@ -46,13 +46,15 @@ impl Step {
         if !self.recording() || !x.iter().any(|&v| self.wants(v)) {
             return;
         }
+        assert!(!self.is_permanent(y), "{}: an operation's output is a variable of its step", op.name);
         let mut inputs = [Var::NONE; 8];
         inputs[..N].copy_from_slice(&x);
         self.set_wants(y);
         self.tape.push(Node { op, x: inputs, y, k, n });
     }
 
-    /// Gradients of `Σ weight · term` for every variable that wants one; each term is `[1, 1]`.
+    /// Gradients of `Σ weight · term` for every variable that wants one; each term is `[1, 1]`. Once a tape: a second call would
+    /// pass the first one's gradients on again. [`Step::forget_gradients`] starts anew.
     pub fn backward(&mut self, terms: &[(Var, Weight)]) {
         for &(term, weight) in terms {
             if self.wants(term) {

@@ -198,7 +198,7 @@ impl Coupled {
             _ => Smallest::Power,
         };
         let latent = settings.get("latent")?.count()?;
-        let keep = settings.get("bn_keep")?.float()? as f32;
+        let keep = settings.get("bn_keep")?.float()?;
         let batch = settings.get("batch_size")?.count()?;
         let needs = smallest_batch(coupling, latent);
         if batch < needs {
@@ -290,7 +290,7 @@ fn smallest_batch(coupling: Coupling, latent: usize) -> usize {
 }
 
 impl Arm {
-    fn new(s: &mut Step, settings: &Settings, m: &Modality, coupling: Coupling, latent: usize, keep: f32) -> Result<Arm> {
+    fn new(s: &mut Step, settings: &Settings, m: &Modality, coupling: Coupling, latent: usize, keep: f64) -> Result<Arm> {
         let name = &m.name;
         let hidden = settings.of("hidden", name)?.counts()?;
         let f = activation(settings.of("activation", name)?.word()?);

@@ -73,6 +73,9 @@ pub trait Model: Send {
     fn smallest_batch(&self) -> usize;
 }
 
+/// Builds a model on an engine for the modalities of a data set.
+pub type Build = fn(&mut Step, &Settings, &[Modality]) -> Result<Box<dyn Model>>;
+
 /// A row of [`MODELS`].
 pub struct ModelSpec {
     /// As typed.
@@ -85,8 +88,8 @@ pub struct ModelSpec {
     pub count_recipe: &'static str,
     /// Works out what is `auto` from the data.
     pub resolve: fn(&mut Settings, &[Modality], cells: usize) -> Result<()>,
-    /// Builds the model on an engine.
-    pub build: fn(&mut Step, &Settings, &[Modality]) -> Result<Box<dyn Model>>,
+    /// Builds the model.
+    pub build: Build,
 }
 
 /// The models there are.

@@ -107,7 +107,7 @@ impl Feed {
 pub fn resident(device: &Device, dataset: &Dataset) -> Vec<bool> {
     let mut left = match device {
         Device::Cpu(_) => available_memory() / 4,
-        Device::Kernels(k) => k.free_memory() / 2,
+        Device::Kernels(k) => k.0.free_memory() / 2,
     };
     let mut fits = |bytes: usize| {
         let yes = bytes <= left;

@@ -162,7 +162,7 @@ struct Training<'a> {
 
 impl<'a> Training<'a> {
     fn new(mut request: TrainRequest<'a>) -> Result<Training<'a>> {
-        let device = std::mem::replace(&mut request.device, Device::cpu(1));
+        let device = std::mem::replace(&mut request.device, Device::cpu());
         let Preparation { session, stepper, plan, held, training_rows, settings, run, prepared } = Preparation::new(&request, device)?;
         (request.prepared)(&prepared);
         let phases = session.model.phases().len();
@@ -222,6 +222,7 @@ impl<'a> Training<'a> {
             self.stepper.set_sums(&mut self.session.step, &self.at.sums)?;
             while self.at.done < steps {
                 if self.request.stop.load(Ordering::Relaxed) {
+                    self.check_finite()?;
                     self.at.sums = self.stepper.sums(&mut self.session.step)?;
                     self.save_checkpoint()?;
                     self.finish()?;
@@ -291,7 +292,7 @@ impl<'a> Training<'a> {
         for part in 0..parts {
             let (start, end) = (slots * part / parts, slots * (part + 1) / parts);
             let (s, model) = (&mut self.session.step, &*self.session.model);
-            let values = self.stepper.evaluate(s, model, self.request.dataset, &self.session.preprocess, held, start, end - start)?;
+            let values = self.stepper.evaluate(s, model, (self.request.dataset, &self.session.preprocess), held, start, end - start)?;
             sums.iter_mut().zip(values).for_each(|(sum, v)| *sum += v * (end - start) as f64);
         }
         Ok(Some(sums.iter().map(|s| s / slots as f64).collect()))
@@ -304,10 +305,9 @@ impl<'a> Training<'a> {
     /// An error that names step, term and operation if a loss was not finite.
     fn check_finite(&mut self) -> Result<()> {
         let Some((number, phase, term)) = self.stepper.stopped(&mut self.session.step)? else { return Ok(()) };
-        let start = (number as usize - 1) % self.plan.steps() * self.plan.batch();
         let data = (self.request.dataset, self.session.preprocess.as_slice());
         let (s, model) = (&mut self.session.step, &*self.session.model);
-        let op = self.stepper.culprit(s, model, data, &self.plan, number, phase, start)?;
+        let op = self.stepper.culprit(s, model, data, &self.plan, [number, phase as u64])?;
         Err(Error::Diverged { step: number, term: self.session.model.terms(phase)[term].clone(), op })
     }
 

@@ -170,7 +170,8 @@ pub(super) fn model_modalities(dataset: &Dataset, preprocess: &[Preprocess]) -> 
 fn units(dataset: &Dataset, which: &[usize]) -> Vec<Unit> {
     let (links, k) = (dataset.links(), dataset.modalities().len());
     let unit = |&u: &usize| Unit { rows: (0..k).map(|m| links.row(u, m)).collect(), confidence: links.confidence(u) };
-    which.iter().map(unit).collect()
+    // A pair of confidence 0 is none: its rows are drawn each by itself.
+    which.iter().map(unit).filter(|u| u.confidence > 0.0).collect()
 }
 
 fn open_run(request: &TrainRequest, settings: &Settings, device: &str) -> Result<Run> {

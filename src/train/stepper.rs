@@ -15,6 +15,9 @@ use crate::models::{Losses, Minibatch, Model};
 pub const MOST_MODALITIES: usize = 16;
 const MOST_PAIRS: usize = MOST_MODALITIES * (MOST_MODALITIES - 1) / 2;
 
+/// The dataset and its modalities' preprocessing, from which rows are staged.
+pub type Data<'a> = (&'a Dataset, &'a [Preprocess]);
+
 /// What a step needs besides the model: the modalities' way in, the pairs' weights, optimisers and the ledger of its loss terms.
 pub struct Stepper {
     feeds: Vec<Feed>,
@@ -61,15 +64,7 @@ impl Stepper {
     }
 
     /// Training step `number` (from 1) on the slots from `start`.
-    pub fn step(
-        &mut self,
-        s: &mut Step,
-        model: &dyn Model,
-        data: Option<(&Dataset, &[Preprocess])>,
-        plan: &Plan,
-        number: u64,
-        start: usize,
-    ) -> Result<()> {
+    pub fn step(&mut self, s: &mut Step, model: &dyn Model, data: Option<Data>, plan: &Plan, number: u64, start: usize) -> Result<()> {
         let rows = plan.batch();
         if let Some((dataset, preprocess)) = data {
             for (feed, p) in self.feeds.iter_mut().zip(preprocess) {
@@ -134,8 +129,7 @@ impl Stepper {
         &mut self,
         s: &mut Step,
         model: &dyn Model,
-        dataset: &Dataset,
-        preprocess: &[Preprocess],
+        (dataset, preprocess): Data,
         plan: &Plan,
         start: usize,
         rows: usize,
@@ -203,20 +197,19 @@ impl Stepper {
         &mut self,
         s: &mut Step,
         model: &dyn Model,
-        data: (&Dataset, &[Preprocess]),
+        (dataset, preprocess): Data,
         plan: &Plan,
-        number: u64,
-        phase: usize,
-        start: usize,
+        [number, phase]: [u64; 2],
     ) -> Result<String> {
-        for (feed, p) in self.feeds.iter_mut().zip(data.1) {
-            feed.stage(s, data.0, p, plan, start, plan.batch())?;
+        let start = (number as usize - 1) % plan.steps() * plan.batch();
+        for (feed, p) in self.feeds.iter_mut().zip(preprocess) {
+            feed.stage(s, dataset, p, plan, start, plan.batch())?;
         }
         s.begin(true, number, start)?;
         let (x, pairs) = self.minibatch(s, plan.batch());
         let cells = Minibatch { x: &x[..self.feeds.len()], pairs: &pairs[..self.weights.len()] };
         self.losses.clear();
-        model.losses(s, phase, &cells, &mut self.losses);
+        model.losses(s, phase as usize, &cells, &mut self.losses);
         Ok(s.first_not_finite().unwrap_or("the loss").to_string())
     }
 }

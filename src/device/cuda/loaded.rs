@@ -48,6 +48,7 @@ impl Loaded {
     }
 
     /// The names of the kernels that were found.
+    #[cfg(test)]
     pub fn names(&self) -> Vec<&'static str> {
         self.functions.keys().copied().collect()
     }

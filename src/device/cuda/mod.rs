@@ -361,6 +361,7 @@ impl Launch for Cuda {
         });
     }
 
+    #[cfg(test)]
     fn launched(&self) -> Vec<&'static str> {
         self.kernels.names()
     }
@@ -411,7 +412,7 @@ impl Drop for Cuda {
 /// For a program that takes [`Cuda::raw`] before it hands the device to the engine.
 impl From<Cuda> for Device {
     fn from(cuda: Cuda) -> Device {
-        Device::Kernels(Kernels { launcher: Box::new(cuda) })
+        Device::Kernels(Kernels(Box::new(cuda)))
     }
 }
 

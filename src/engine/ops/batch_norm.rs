@@ -42,7 +42,7 @@ pub struct BatchNormState {
     /// ε.
     pub epsilon: f32,
     /// The share of the running statistics that a step keeps.
-    pub keep: f32,
+    pub keep: f64,
     /// Which variance runs.
     pub running: Running,
 }
@@ -62,6 +62,7 @@ impl Step {
         assert!(!training || rows >= 2, "batch_norm: statistics of {rows} cells");
         let (y, saved) = (self.alloc([rows, cols]), self.alloc([2, cols])); // saved: mean, 1/√(v + ε)
         let unbiased = if state.running == Running::Unbiased { rows as f32 / (rows as f32 - 1.0).max(1.0) } else { 1.0 };
+        let (keep, take) = (state.keep as f32, (1.0 - state.keep) as f32);
         if self.on_cpu() {
             if training {
                 let ([saved, mean, variance], [x]) = self.views([saved, state.mean, state.variance], [x]);
@@ -73,8 +74,8 @@ impl Step {
                     let var = column().map(|v| (v - mu) * (v - mu)).sum::<f64>() / rows as f64;
                     m[c] = mu as f32;
                     inv[c] = (1.0 / (var + state.epsilon as f64).sqrt()) as f32;
-                    mean[c] = state.keep * mean[c] + (1.0 - state.keep) * mu as f32;
-                    variance[c] = state.keep * variance[c] + (1.0 - state.keep) * (var as f32 * unbiased);
+                    mean[c] = keep * mean[c] + take * mu as f32;
+                    variance[c] = keep * variance[c] + take * (var as f32 * unbiased);
                 }
             } else {
                 let ([saved], [mean, variance]) = self.views([saved], [state.mean, state.variance]);
@@ -101,7 +102,8 @@ impl Step {
                 rows.into(),
                 cols.into(),
                 state.epsilon.into(),
-                state.keep.into(),
+                keep.into(),
+                take.into(),
                 unbiased.into(),
                 training.into(),
                 activation.code().into(),

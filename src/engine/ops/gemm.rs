@@ -9,10 +9,10 @@
 
 use super::activation::Activation;
 use crate::device::launch::{Arg, Grid};
-use crate::device::{Device, small_gemm};
+use crate::device::{Device, cpu_gemm};
 use crate::engine::{Precision, Step, Var};
 
-pub use crate::device::small_gemm::Layout;
+pub use crate::device::cpu_gemm::Layout;
 
 /// What happens to a product before it is stored.
 #[derive(Clone, Copy, Debug)]
@@ -51,10 +51,7 @@ impl Step {
             return;
         }
         if self.on_cpu() {
-            let threads = match self.device() {
-                Device::Cpu(cpu) => cpu.threads(),
-                Device::Kernels(_) => unreachable!("on the cpu"),
-            };
+            let threads = rayon::current_num_threads();
             let f = epilogue.activation;
             let bias = self.or_empty(epilogue.bias);
             let ([c], [a, b, bias]) = self.views([c], [a, b, bias]);
@@ -66,7 +63,7 @@ impl Step {
             };
             for i in 0..batch {
                 let (c, a, b) = (&mut c[i * m * n..][..m * n], &a[i * m * k..][..m * k], &b[i * k * n..][..k * n]);
-                small_gemm::gemm(layout, sizes, c, a, b, accumulate, threads, &finish);
+                cpu_gemm::gemm(layout, sizes, c, a, b, accumulate, threads, &finish);
             }
             return;
         }
@@ -84,10 +81,10 @@ impl Step {
         }
     }
 
-    fn multiprocessors(&mut self) -> usize {
+    fn multiprocessors(&self) -> usize {
         match self.device() {
             Device::Cpu(_) => 1,
-            Device::Kernels(k) => k.multiprocessors(),
+            Device::Kernels(k) => k.0.multiprocessors(),
         }
     }
 
@@ -297,7 +294,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "gemm NT: C is [2, 3], A is [2, 4], B is [3, 5]")]
     fn sizes_that_do_not_fit_panic_with_all_of_them() {
-        let mut s = Step::new(Device::cpu(1), 0, Precision::F32).unwrap();
+        let mut s = Step::new(Device::cpu(), 0, Precision::F32).unwrap();
         s.begin(false, 1, 0).unwrap();
         let (c, a, b) = (s.alloc([2, 3]), s.alloc([2, 4]), s.alloc([3, 5]));
         s.gemm(Layout::NT, c, a, b, false, None);

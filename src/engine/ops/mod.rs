@@ -2,7 +2,8 @@
 //!
 //! How to add one: a file here with the shape check, the CPU arm, the launch, the backward pass and the three proofs
 //! ([`testing`] does them: value, gradient, every device against both); a kernel file of the same stem; a line below. Methods go
-//! on [`Step`](super::Step), so nothing else changes. A test lists the kernels that no test has launched.
+//! on [`Step`](super::Step), so nothing else changes. A test below names the kernels that
+//! nothing launches.
 
 pub mod activation;
 pub mod batch_norm;
@@ -19,3 +20,76 @@ pub mod spectrum;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod whiten;
+
+#[cfg(all(test, feature = "emulated"))]
+mod tests {
+    use super::activation::Activation::{Identity, Relu};
+    use super::batch_norm::{BatchNormState, Running};
+    use super::gemm::Layout;
+    use super::ledger::Ledger;
+    use super::losses::MissingIn::Observed;
+    use super::small::Smallest;
+    use super::testing::values;
+    use crate::device::{Device, sources};
+    use crate::engine::optim::{Adam, AdamSettings};
+    use crate::engine::{Precision, Step, Var, Weight};
+    use std::collections::BTreeSet;
+
+    /// Every operation, forward and backward; the kernels that this launched.
+    fn launched(precision: Precision) -> BTreeSet<&'static str> {
+        let mut s = Step::new(Device::emulated(3), 1, precision).unwrap();
+        let (rows, p) = (9, 4);
+        let x = s.resident([20, p]).unwrap();
+        s.upload(x, &values(20 * p, 1)).unwrap();
+        let order = s.resident([1, 20]).unwrap();
+        let state = |s: &mut Step, name: &str| s.state(name, [1, p], &[0.5; 4]).unwrap();
+        let [warm, mean, variance] = ["warm", "mean", "variance"].map(|name| state(&mut s, name));
+        let norm =
+            BatchNormState { scale: Var::NONE, shift: Var::NONE, mean, variance, epsilon: 1e-3, keep: 0.9, running: Running::Biased };
+        let w = s.parameter("w", 0, [p, p], values(p * p, 2));
+        let mut adam = Adam::new(&mut s, 0, AdamSettings::default()).unwrap();
+        let ledger = Ledger::new(&mut s, 4).unwrap();
+        adam.set_step(&mut s, 1, 1.0);
+        s.begin(true, 1, 0).unwrap();
+
+        let cells = s.gather(x, order, rows, Var::NONE, Var::NONE);
+        let plain = s.window(x, rows);
+        let noisy = s.corrupt(cells, Var::NONE, 0.1, 0);
+        let bias = s.leaf([1, p], &[0.1; 4]);
+        let h = s.linear(noisy, w, bias, Relu);
+        let h = s.linear(h, w, bias, Identity);
+        let h = s.batch_norm(h, &norm, Identity);
+        let h = s.dropout(h, 0.1, 5);
+        let [a, b] = [0.5, 2.0].map(|shrink| s.leaf([rows, p], &values(rows * p, 3).iter().map(|v| v * shrink).collect::<Vec<_>>()));
+        let (l_a, l_b) = (s.smallest_eigenvalue(a, warm, Smallest::Power), s.smallest_eigenvalue(b, warm, Smallest::Jacobi));
+        let far = s.pair_distance(a, b, Var::NONE);
+        let white = s.whiten(a, 1e-3);
+        let all = s.sum(white);
+        let terms =
+            [s.masked_mse(h, plain, Var::NONE, Observed), s.over_smallest(far, l_a, l_b, 1e-2), s.mahalanobis(a, b, Var::NONE, 1e-3), all];
+        ledger.add(&mut s, &terms);
+        s.backward(&terms.map(|t| (t, Weight::Fixed(1.0))));
+        adam.step(&mut s, &ledger);
+
+        // The matrix product's other sizes: a long k is shared by blocks, a large C is cut into wide tiles.
+        let (long, bias) = (s.constant([4, 2048], &values(8192, 4)), s.constant([1, 4], &[1.0; 4]));
+        s.linear(long, long, bias, Relu);
+        let (wide, narrow) = (s.constant([300, 2], &values(600, 5)), s.constant([2, 300], &values(600, 6)));
+        let c = s.alloc([300, 300]);
+        s.gemm(Layout::NN, c, wide, narrow, false, None);
+        s.gemm(Layout::NT, c, wide, wide, false, None);
+        s.gemm(Layout::TN, c, narrow, narrow, false, None);
+        s.finish().unwrap();
+        match s.device() {
+            Device::Kernels(k) => k.0.launched().into_iter().collect(),
+            Device::Cpu(_) => unreachable!("made above"),
+        }
+    }
+
+    #[test]
+    fn every_kernel_is_launched() {
+        let seen: BTreeSet<_> = [Precision::F32, Precision::Tf32, Precision::Bf16].into_iter().flat_map(launched).collect();
+        let missing: Vec<_> = sources::KERNELS.iter().map(|(name, _)| *name).filter(|name| !seen.contains(name)).collect();
+        assert!(missing.is_empty(), "nothing launches {missing:?}");
+    }
+}

@@ -216,6 +216,7 @@ fn add_noise(y: &mut [f32], x: &[f32], sd: &[f32], z: &[f32], first: usize) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::devices;
     use super::*;
     use crate::device::Device;
     use crate::engine::rng;
@@ -226,14 +227,6 @@ mod tests {
     /// Rows and columns: empty, within a quad, one past it, around a warp, past a block of the kernels, past a chunk of the CPU.
     const SHAPES: [[usize; 2]; 12] =
         [[0, 4], [3, 0], [1, 1], [1, 3], [2, 2], [5, 1], [1, 31], [3, 11], [257, 1], [7, 109], [33, 1009], [2, 17_001]];
-
-    fn devices() -> Vec<(&'static str, Device)> {
-        vec![
-            ("cpu", Device::cpu(2)),
-            #[cfg(feature = "emulated")]
-            ("emulated", Device::emulated(11)),
-        ]
-    }
 
     /// A training step on every device.
     fn on_every_device(f: impl Fn(&str, &mut Step)) {
@@ -419,7 +412,7 @@ mod tests {
     #[cfg(feature = "emulated")]
     fn a_replayed_step_draws_what_the_cpu_draws_in_that_step() {
         let fresh = |step| {
-            let mut s = Step::new(Device::cpu(1), SEED, Precision::F32).unwrap();
+            let mut s = Step::new(Device::cpu(), SEED, Precision::F32).unwrap();
             s.begin(true, step, 0).unwrap();
             let x = s.constant([5, 7], &[1.0; 35]);
             let sd = s.constant([1, 7], &[1.0; 7]);
@@ -450,7 +443,7 @@ mod tests {
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                let mut s = Step::new(Device::cpu(threads), SEED, Precision::F32).unwrap();
+                let mut s = Step::new(Device::cpu(), SEED, Precision::F32).unwrap();
                 s.begin(true, 1, 0).unwrap();
                 let x = s.constant([100, 1252], &values(125_200, 6, true));
                 let sd = s.constant([1, 1252], &[0.5; 1252]);
@@ -465,7 +458,7 @@ mod tests {
 
     #[test]
     fn noise_streams_are_two() {
-        let mut s = Step::new(Device::cpu(1), SEED, Precision::F32).unwrap();
+        let mut s = Step::new(Device::cpu(), SEED, Precision::F32).unwrap();
         let (a, b, c) = (s.noise_streams(), s.noise_streams(), s.stream());
         assert_eq!([b - a, c - b], [2, 2]);
     }
@@ -473,7 +466,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "wants 0 <= p < 1")]
     fn dropout_of_one_is_refused() {
-        let mut s = Step::new(Device::cpu(1), SEED, Precision::F32).unwrap();
+        let mut s = Step::new(Device::cpu(), SEED, Precision::F32).unwrap();
         s.begin(true, 1, 0).unwrap();
         let x = s.constant([1, 1], &[1.0]);
         s.dropout(x, 1.0, 0);

@@ -5,7 +5,7 @@
 //!   mean         s   = sum / (rows·cols)
 //! kernels: column_sum, total_sum, spread (the gradient of the two scalars)          (kernels/reduce.cu)
 //!
-//! The order depends on the shape alone. On the CPU the sums are accumulated in f64.
+//! The order depends on the shape alone. On the CPU `sum` and `mean` are accumulated in f64, a column's sum in f32, row by row.
 
 use crate::device::cpu;
 use crate::device::launch::Grid;

@@ -8,12 +8,12 @@ use crate::engine::{Precision, Step, Var};
 /// Every device that can be had here: the processor, the emulator in two orders of threads, a GPU.
 pub fn devices() -> Vec<(&'static str, Device)> {
     #[allow(unused_mut)]
-    let mut all = vec![("cpu", Device::cpu(0))];
+    let mut all = vec![("cpu", Device::cpu())];
     #[cfg(feature = "emulated")]
     all.extend([("emulated, order 1", Device::emulated(1)), ("emulated, order 2", Device::emulated(2))]);
     #[cfg(feature = "cuda")]
-    if let Ok(gpu) = Device::cuda(0) {
-        all.push(("cuda", gpu));
+    if let Ok(gpu) = crate::device::cuda::for_tests() {
+        all.push(("cuda", gpu.into()));
     }
     all
 }

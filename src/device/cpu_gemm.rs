@@ -1,4 +1,4 @@
-//! The matrix product of the processor: C = op(A)·op(B), or added to C, for products as small as a model's layers.
+//! The matrix product of the processor: C = op(A)·op(B), or added to C; best at products as small as a model's layers.
 //!
 //! A panel of B (a few vectors wide, `DEPTH` deep) is copied, transposed if need be, to the stack; tiles of up to eight rows of C then
 //! run down the panel with their sums in registers. Nothing is allocated. A is read where it lies: its rows as they are, or its
