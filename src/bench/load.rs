@@ -29,37 +29,67 @@ pub struct LoadFigure {
     pub cells: u64,
 }
 
+/// A dataset that is read minibatch by minibatch.
+pub struct Loading<'a> {
+    dataset: &'a Dataset,
+    preprocess: Vec<Preprocess>,
+    feeds: Vec<Feed>,
+    plan: Plan,
+    step: Step,
+    epoch: u32,
+}
+
+impl<'a> Loading<'a> {
+    /// Fits the preprocessing on all cells (`count_recipe` is what counts get) and makes room for minibatches of `batch` cells.
+    pub fn new(dataset: &'a Dataset, count_recipe: &str, batch: usize, seed: u64) -> Result<Loading<'a>> {
+        let mut step = Step::new(Device::cpu(), seed, Precision::F32)?;
+        let modalities = dataset.modalities();
+        let rows: Vec<Vec<u32>> = modalities.iter().map(|m| (0..m.cells() as u32).collect()).collect();
+        let plan = Plan::new(seed, batch, rows.clone(), Vec::new());
+        let (mut preprocess, mut feeds) = (Vec::new(), Vec::new());
+        for (m, rows) in rows.iter().enumerate() {
+            let recipe = Recipe::parse("auto")?.resolve(&modalities[m], count_recipe)?;
+            let fitted = Preprocess::fit(&modalities[m], rows, &recipe)?;
+            feeds.push(Feed::new(&mut step, dataset, m, &fitted, plan.slots(), plan.batch(), false)?);
+            preprocess.push(fitted);
+        }
+        Ok(Loading { dataset, preprocess, feeds, plan, step, epoch: 0 })
+    }
+
+    /// Cells of a minibatch, and of an epoch.
+    pub fn cells(&self) -> [usize; 2] {
+        [self.plan.batch(), self.plan.steps() * self.plan.batch()]
+    }
+
+    /// Reads the next epoch; false if `stop` was set before its end.
+    pub fn epoch(&mut self, stop: &AtomicBool) -> Result<bool> {
+        self.epoch += 1;
+        self.plan.shuffle(self.epoch);
+        for start in (0..self.plan.steps()).map(|i| i * self.plan.batch()) {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            for (feed, p) in self.feeds.iter_mut().zip(&self.preprocess) {
+                feed.stage(&mut self.step, self.dataset, p, &self.plan, start, self.plan.batch())?;
+            }
+        }
+        Ok(true)
+    }
+}
+
 /// Reads whole epochs until `atleast` has passed, in minibatches of `batch` cells.
 pub fn run(dataset: &Dataset, count_recipe: &str, batch: usize, atleast: Duration, seed: u64, stop: &AtomicBool) -> Result<LoadFigure> {
-    let mut step = Step::new(Device::cpu(), seed, Precision::F32)?;
-    let modalities = dataset.modalities();
-    let rows: Vec<Vec<u32>> = modalities.iter().map(|m| (0..m.cells() as u32).collect()).collect();
-    let mut plan = Plan::new(seed, batch, rows.clone(), Vec::new());
-    let (mut preprocess, mut feeds) = (Vec::new(), Vec::new());
-    for (m, rows) in rows.iter().enumerate() {
-        let recipe = Recipe::parse("auto")?.resolve(&modalities[m], count_recipe)?;
-        let fitted = Preprocess::fit(&modalities[m], rows, &recipe)?;
-        feeds.push(Feed::new(&mut step, dataset, m, &fitted, plan.slots(), plan.batch(), false)?);
-        preprocess.push(fitted);
-    }
-    let row_bytes: f64 = modalities.iter().map(|m| m.stored_bytes() as f64 / m.cells().max(1) as f64).sum();
+    let mut loading = Loading::new(dataset, count_recipe, batch, seed)?;
+    let [batch, in_epoch] = loading.cells();
+    let row_bytes: f64 = dataset.modalities().iter().map(|m| m.stored_bytes() as f64 / m.cells().max(1) as f64).sum();
     let (mut cells, mut peak) = (0u64, anonymous_memory());
     let started = Instant::now();
-    for epoch in 1.. {
-        plan.shuffle(epoch);
-        for start in (0..plan.steps()).map(|i| i * plan.batch()) {
-            if stop.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted("interrupted: nothing was measured".into()));
-            }
-            for (feed, p) in feeds.iter_mut().zip(&preprocess) {
-                feed.stage(&mut step, dataset, p, &plan, start, plan.batch())?;
-            }
-            cells += plan.batch() as u64;
+    while cells == 0 || started.elapsed() < atleast {
+        if !loading.epoch(stop)? {
+            return Err(Error::Interrupted("interrupted: nothing was measured".into()));
         }
+        cells += in_epoch as u64;
         peak = peak.max(anonymous_memory());
-        if started.elapsed() >= atleast {
-            break;
-        }
     }
     let seconds = started.elapsed().as_secs_f64();
     Ok(LoadFigure {
@@ -67,7 +97,7 @@ pub fn run(dataset: &Dataset, count_recipe: &str, batch: usize, atleast: Duratio
         cells_per_s: cells as f64 / seconds,
         bytes_per_s: cells as f64 * row_bytes / seconds,
         peak_rss_bytes: peak,
-        batch: plan.batch(),
+        batch,
         cells,
     })
 }

@@ -3,9 +3,9 @@
 //!   NAME/values.npy [cells, shape...]                                 dense: f32, u8 or u16, NaN where missing
 //!   NAME/indptr.npy [cells + 1], indices.npy, data.npy [non-zeros]    sparse: int32 (indptr int64 from 2^31 non-zeros on), int32, f32
 //!   NAME/cells.txt, features.txt                                      one name a line
-//!   NAME/lines.npy [cells]                                            int32, each row's line of cells.csv, from 0 after the header
+//!   NAME/lines.npy `[cells]`                                            int32, each row's line of cells.csv, from 0 after the header
 //!   cells.csv                                                         one line a cell: id, label columns
-//!   pairs.npy [units, modalities], pairs_confidence.npy [units]       see [`pairs`](super::pairs)
+//!   pairs.npy `[units, modalities]`, pairs_confidence.npy `[units]`     see [`pairs`](super::pairs)
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

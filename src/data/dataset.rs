@@ -314,7 +314,7 @@ impl Modality {
         }
     }
 
-    /// Writes a row's raw values to `out` [features], missing ones as NaN.
+    /// Writes a row's raw values to `out` `[features]`, missing ones as NaN.
     #[track_caller]
     pub fn row_into(&self, row: usize, out: &mut [f32]) -> Result<()> {
         assert_eq!(out.len(), self.features(), "row_into: a row of \"{}\" has {} features", self.name, self.features());

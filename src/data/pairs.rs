@@ -1,7 +1,7 @@
 //! Which rows are the same cell: a table of units, built by one of the rules of `--pairs`.
 //!
 //!   unit    a cell with rows in two modalities or more: one row number a modality, -1 where it has none, and a confidence in [0, 1]
-//!   table   `pairs.npy`, int32 [units, modalities]; `pairs_confidence.npy`, f32 [units], only if some confidence is not 1
+//!   table   `pairs.npy`, int32 `[units, modalities]`; `pairs_confidence.npy`, f32 `[units]`, only if some confidence is not 1
 //!
 //! A row is in at most one unit.
 

@@ -3,7 +3,7 @@
 //! Besides what its steps need, a [`Preprocess`] knows the mean and deviation of every preprocessed feature over the training
 //! cells, whatever the recipe: errors are reported in these units, so that predicting the mean scores 1.
 //!
-//!   shapes   a row [features]; means, scales, unit_mean, unit_sd [features], the first two empty without `standardise`
+//!   shapes   a row `[features]`; means, scales, unit_mean, unit_sd `[features]`, the first two empty without `standardise`
 
 mod moments;
 mod recipe;

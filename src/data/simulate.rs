@@ -39,7 +39,7 @@ pub static RECIPES: &[RecipeSpec] = &[RecipeSpec {
     name: "branching",
     about: "two non-linear views (200 and 100 features) of a branching manifold of 4 dimensions, with labels",
     cells: 600,
-    train: "[coupled]\nlatent = 4\n",
+    train: "[coupled]\nlatent = 4\nepochs = 2000\n",
     write: branching,
 }];
 

@@ -5,6 +5,9 @@
 //! reports it. What changes from step to step is read by the kernels from device memory, so a recorded
 //! sequence of launches can be replayed as it is ([`Launch::begin_capture`]).
 
+// Without the features `cuda` and `emulated` nothing launches.
+#![cfg_attr(not(any(feature = "cuda", feature = "emulated")), allow(dead_code))]
+
 use crate::error::Result;
 
 /// One argument of a kernel, passed by value.

@@ -1,6 +1,6 @@
 //! Devices: where memory lies and kernels run.
 //!
-//! [`Device`] is either [`Cpu`](cpu::Cpu), whose arms of the operations are Rust loops over slices, or
+//! [`Device`] is either [`Cpu`], whose arms of the operations are Rust loops over slices, or
 //! [`Kernels`], which launches the kernels of `kernels/` through one of two implementers of
 //! `launch::Launch`: the CUDA driver or the emulator. Nothing above this module can tell those two apart.
 //!
@@ -197,6 +197,14 @@ impl Device {
         match self {
             Device::Cpu(_) => Ok(()),
             Device::Kernels(k) => k.0.finish(),
+        }
+    }
+
+    /// Bytes of memory that the device still has; `None` on the processor, whose memory the system shares out.
+    pub fn free_memory(&self) -> Option<usize> {
+        match self {
+            Device::Cpu(_) => None,
+            Device::Kernels(k) => Some(k.0.free_memory()),
         }
     }
 

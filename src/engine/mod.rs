@@ -1,4 +1,4 @@
-//! The engine: one mutable [`Step`](step::Step) (device, arena, tape), operations as rooms of their own, parameters,
+//! The engine: one mutable [`Step`] (device, arena, tape), operations as rooms of their own, parameters,
 //! layers and optimisers. It knows nothing of cells.
 
 pub mod linalg;
@@ -10,6 +10,7 @@ pub mod rng;
 pub mod step;
 pub mod tape;
 
+pub use crate::device::launch::GraphId;
 pub use params::init;
 pub use step::{Knob, Precision, Step, Var};
 pub use tape::Weight;

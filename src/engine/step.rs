@@ -230,7 +230,7 @@ impl Step {
     }
 
     /// Records what `f` launches and runs nothing; see [`Step::replay`]. Only devices that launch kernels can do it.
-    pub(crate) fn capture(&mut self, f: impl FnOnce(&mut Step)) -> Result<Option<GraphId>> {
+    pub fn capture(&mut self, f: impl FnOnce(&mut Step)) -> Result<Option<GraphId>> {
         match &mut self.device {
             Device::Cpu(_) => return Ok(None),
             Device::Kernels(k) => k.0.begin_capture()?,
@@ -247,7 +247,7 @@ impl Step {
     }
 
     /// Runs a captured step again; call [`Step::write_clock`] before.
-    pub(crate) fn replay(&mut self, graph: GraphId) {
+    pub fn replay(&mut self, graph: GraphId) {
         if let Device::Kernels(k) = &mut self.device {
             k.0.replay(graph);
         }
@@ -351,6 +351,12 @@ impl Step {
     /// The address of `v` as a kernel argument; a null pointer for [`Var::NONE`] and for what is empty.
     pub(crate) fn ptr(&self, v: Var) -> Arg {
         Arg::Ptr(if v.is_none() || self.mem(v).is_empty() { 0 } else { self.mem(v).addr })
+    }
+
+    /// The `CUdeviceptr` of `v` on a GPU, for a program that works on the same memory by other means (with the feature `cuda`,
+    /// `device::Cuda` shares a context); valid for as long as `v` is. On the other devices a host address, and none for [`Var::NONE`].
+    pub fn device_pointer(&self, v: Var) -> Option<u64> {
+        (!v.is_none()).then(|| self.mem(v).addr)
     }
 
     /// The address of the clock as a kernel argument.

@@ -1,10 +1,10 @@
 //! Adjusted mutual information of two labelings of the same cells (Vinh, Epps and Bailey 2010).
 //!
-//!   AMI = (MI - E[MI]) / (½(H(U) + H(V)) - E[MI])
+//!   AMI = (MI - E(MI)) / (½(H(U) + H(V)) - E(MI))
 //!
-//! E[MI] is exact: over all labelings with the same class sizes a, b, a cell of the contingency table is hypergeometric,
+//! E(MI) is exact: over all labelings with the same class sizes a, b, a cell of the contingency table is hypergeometric,
 //!
-//!   E[MI] = Σ_ij Σ_k (k/N)·ln(N·k / (a_i·b_j)) · a_i! b_j! (N-a_i)! (N-b_j)! / (N! k! (a_i-k)! (b_j-k)! (N-a_i-b_j+k)!)
+//!   E(MI) = Σ_ij Σ_k (k/N)·ln(N·k / (a_i·b_j)) · a_i! b_j! (N-a_i)! (N-b_j)! / (N! k! (a_i-k)! (b_j-k)! (N-a_i-b_j+k)!)
 //!
 //! 1 is the same partition, 0 is chance. The generalised mean is the arithmetic one.
 

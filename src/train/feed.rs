@@ -105,10 +105,7 @@ impl Feed {
 /// Which modalities may lie on the device whole: in their order, while they fit half of the device's free memory, or a quarter of
 /// the host's.
 pub fn resident(device: &Device, dataset: &Dataset) -> Vec<bool> {
-    let mut left = match device {
-        Device::Cpu(_) => available_memory() / 4,
-        Device::Kernels(k) => k.0.free_memory() / 2,
-    };
+    let mut left = device.free_memory().map_or_else(|| available_memory() / 4, |free| free / 2);
     let mut fits = |bytes: usize| {
         let yes = bytes <= left;
         left -= if yes { bytes } else { 0 };

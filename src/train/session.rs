@@ -79,7 +79,7 @@ impl Session {
         Ok(())
     }
 
-    /// The codes of a modality's rows: `sink` gets each row's position in `rows` and its code [latent].
+    /// The codes of a modality's rows: `sink` gets each row's position in `rows` and its code `[latent]`.
     pub fn embed(&mut self, dataset: &Dataset, modality: usize, rows: &[u32], sink: &mut Sink) -> Result<()> {
         self.each_chunk(dataset, modality, rows, |m, s, x| m.encode(s, modality, x), sink)
     }

@@ -103,7 +103,7 @@ impl Trained {
         Ok(())
     }
 
-    /// The codes of all cells of a modality, row by row: the row's number and its code [latent].
+    /// The codes of all cells of a modality, row by row: the row's number and its code `[latent]`.
     pub fn embed(&mut self, dataset: &Dataset, modality: usize, sink: &mut Sink) -> Result<()> {
         let rows: Vec<u32> = (0..dataset.modality(modality).cells() as u32).collect();
         self.session(dataset)?.embed(dataset, modality, &rows, sink)

@@ -3,7 +3,7 @@
 //! To add a format: write its file with an `open(&Opening) -> Result<Source>`, and add a row to [`FORMATS`].
 //!
 //!   Source   what is known before the first row (names, shapes, layout) and the rows
-//!   Row      one cell: dense values [features], or indices and values of its non-zeros; NaN is a missing value
+//!   Row      one cell: dense values `[features]`, or indices and values of its non-zeros; NaN is a missing value
 
 mod csv;
 mod mtx;

@@ -14,7 +14,7 @@ mod nvrtc;
 mod staging;
 
 use super::launch::{Arg, GraphId, Grid, Launch};
-use super::{Device, Kernels, Mem};
+use super::{Device, Kernels};
 use crate::error::{Error, Result};
 use arch::Capability;
 use code::Code;
@@ -154,11 +154,6 @@ impl Cuda {
     /// The driver's handles. They live as long as this device.
     pub fn raw(&self) -> Raw {
         Raw { context: self.context.raw().cast(), stream: self.stream.cast() }
-    }
-
-    /// The `CUdeviceptr` of memory that [`Device::alloc`] gave on a CUDA device.
-    pub fn pointer(mem: Mem) -> u64 {
-        mem.addr
     }
 
     fn failure(&self, doing: &str, e: DriverError) -> Error {

@@ -177,7 +177,7 @@ pub fn ldl_all_positive(a: &mut [f64], n: usize) -> bool {
 /// Singular value decomposition of a wide or square matrix given by its rows: `a` (rows x cols, rows <= cols) = U·diag(s)·Vᵀ.
 ///
 /// One-sided Jacobi: rows are rotated until they are orthogonal, so that small singular values keep their relative accuracy
-/// (nothing is squared). On return row k of `a` is s[k]·v_kᵀ, row k of `u` (rows x rows) is u_kᵀ, and `s` is descending.
+/// (nothing is squared). On return row k of `a` is s\[k\]·v_kᵀ, row k of `u` (rows x rows) is u_kᵀ, and `s` is descending.
 #[track_caller]
 pub fn singular_values(a: &mut [f64], rows: usize, cols: usize, u: &mut [f64], s: &mut [f64]) -> usize {
     assert!(rows <= cols || a.is_empty(), "singular_values: {rows} rows, {cols} columns: transpose it");

@@ -1,7 +1,7 @@
 //! Operations: one room each, `src/engine/ops/<room>.rs` with `kernels/<room>.cu`.
 //!
 //! How to add one: a file here with the shape check, the CPU arm, the launch, the backward pass and the three proofs
-//! ([`testing`] does them: value, gradient, every device against both); a kernel file of the same stem; a line below. Methods go
+//! (`testing` does them: value, gradient, every device against both); a kernel file of the same stem; a line below. Methods go
 //! on [`Step`](super::Step), so nothing else changes. A test below names the kernels that
 //! nothing launches.
 

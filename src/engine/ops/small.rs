@@ -30,7 +30,7 @@ const RAYLEIGH_STEPS: usize = 6;
 /// Iterations of the shifted power method, its published failing included.
 const SHIFTED_STEPS: usize = 2000;
 
-/// z's column means and covariance (divided by n - 1), both overwritten. mean [p], c [p, p].
+/// z's column means and covariance (divided by n - 1), both overwritten. `mean [p]`, `c [p, p]`.
 pub fn covariance<T: Copy + Into<f64>>(z: &[T], n: usize, p: usize, mean: &mut [f64], c: &mut [f64]) {
     assert!(p <= MAX_LATENT, "a code of {p} dimensions: up to {MAX_LATENT} fit");
     mean[..p].fill(0.0);
@@ -58,7 +58,7 @@ pub fn covariance<T: Copy + Into<f64>>(z: &[T], n: usize, p: usize, mean: &mut [
     }
 }
 
-/// Where iterations start: no symmetry of a code is likely to be orthogonal to it. v [p], of unit length.
+/// Where iterations start: no symmetry of a code is likely to be orthogonal to it. `v [p]`, of unit length.
 pub fn start_vector(v: &mut [f64]) {
     for (i, v) in v.iter_mut().enumerate() {
         *v = 0.5 + (i as f64 * 0.618_033_988_749_895).fract();
@@ -179,7 +179,7 @@ pub fn smallest_gradient<T: Copy + Into<f64>>(
     }
 }
 
-/// (C + ε I) to the power -1/2 or -1 by its eigenvectors: s, q [p, p] and w [p], all overwritten.
+/// (C + ε I) to the power -1/2 or -1 by its eigenvectors: `s, q [p, p]` and `w [p]`, all overwritten.
 pub fn inverse_power(c: &[f64], p: usize, epsilon: f64, exponent: f64, s: &mut [f64], q: &mut [f64], w: &mut [f64]) {
     let mut a = [0.0; SQUARE];
     a[..p * p].copy_from_slice(&c[..p * p]);
