@@ -159,10 +159,13 @@ pub fn run(shape: &'static Shape, device: Device, precision: Precision, batch: u
     };
     let mut bench = Bench::new(shape, device, precision, batch, 0)?;
     let mut failed = None;
-    let timing = time(5, steps, || {
-        if let Err(e) = bench.one() {
-            failed.get_or_insert(e);
-        }
+    // On a worker of the pool, as training is.
+    let timing = rayon::scope(|_| {
+        time(5, steps, || {
+            if let Err(e) = bench.one() {
+                failed.get_or_insert(e);
+            }
+        })
     });
     if let Some(e) = failed {
         return Err(e);

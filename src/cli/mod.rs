@@ -116,6 +116,8 @@ impl DeviceArgs {
         let threads = self.threads.unwrap_or(0) as usize;
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
+            // The main thread works too. If it only waited, the system would at times put two workers on the core it started on.
+            .use_current_thread()
             .build_global()
             .map_err(|e| Error::Internal(format!("the threads cannot be started: {e}")))?;
         let (device, remark) = Device::by_name(&self.device)?;

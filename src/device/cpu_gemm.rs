@@ -28,8 +28,11 @@ pub enum Layout {
 const DEPTH: usize = 256;
 /// Columns of a panel, at most.
 const PANEL: usize = 32;
-/// Multiply-adds below which a second thread is not woken: 20 µs of one core, a few times what waking takes. Six times as many gain 1.7 times.
-const ALONE: usize = 1 << 20;
+/// Multiply-adds below which a second thread is not asked: 3 µs of one core. On a worker of the pool, as in training, the others are awake
+/// and a join costs less than one.
+const ALONE: usize = 1 << 17;
+/// The same from outside the pool, where the caller has to wake a worker and sleep itself: 20 µs.
+const ALONE_OUTSIDE: usize = 1 << 20;
 
 /// Part of a product: all of k, some rows and columns of C.
 #[derive(Clone, Copy)]
@@ -64,7 +67,7 @@ pub fn gemm(
     b: &[f32],
     add: bool,
     threads: usize,
-    finish: &(impl Fn(usize, &mut [f32]) + Sync),
+    finish: impl Fn(usize, &mut [f32]) + Sync,
 ) {
     assert!(
         c.len() == m * n && a.len() == m * k && b.len() == k * n,
@@ -77,7 +80,8 @@ pub fn gemm(
     let (b_step, b_col) = if layout == Layout::NT { (1, k) } else { (n, 1) };
     let (c, a, b) = (c.as_mut_ptr(), a.as_ptr(), b.as_ptr());
     let whole = Piece { rows: m, cols: n, k, first: 0, c, c_row: n, a, a_row, a_step, b, b_step, b_col, add };
-    divide(whole, if m * n * k < ALONE { 1 } else { threads }, finish);
+    let alone = if rayon::current_thread_index().is_some() { ALONE } else { ALONE_OUTSIDE };
+    divide(whole, if m * n * k < alone { 1 } else { threads }, &finish);
 }
 
 /// Halves the piece for the threads, along columns as long as each gets whole panels enough, else along rows.
@@ -166,11 +170,27 @@ trait Machine {
     const ROWS: usize;
     /// Computes a tile whose panel is `cols` rounded up to `NARROW` wide.
     unsafe fn tile(t: Tile);
+    /// to[p][j] = from[p·step + j] for p < k, j < cols; the rest of each row of `width` is zero.
+    #[inline(always)]
+    unsafe fn copy(to: *mut f32, width: usize, from: *const f32, step: usize, k: usize, cols: usize) {
+        unsafe { copy_by::<[f32; 4]>(to, width, from, step, k, cols) }
+    }
     /// to[p][j] = from[j·col + p] for p < k, j < cols; the rest of each row of `width` is zero.
     #[inline(always)]
     unsafe fn transpose(to: *mut f32, width: usize, from: *const f32, col: usize, k: usize, cols: usize) {
-        unsafe { transpose_part(to, width, from, col, 0..k, 0..cols) }
         unsafe { clear(to, width, k, cols) }
+        unsafe { transpose_part(to, width, from, col, 0..k, 0..cols) }
+    }
+}
+
+/// `Machine::copy` by vectors: rows of at most `PANEL` values are too short to be worth a call each.
+#[inline(always)]
+unsafe fn copy_by<V: Vector>(to: *mut f32, width: usize, from: *const f32, step: usize, k: usize, cols: usize) {
+    for p in 0..k {
+        let (to, from) = (unsafe { to.add(p * width) }, from.wrapping_add(p * step));
+        for j in (0..width).step_by(V::LANES) {
+            unsafe { V::load_part(from.wrapping_add(j), cols.saturating_sub(j).min(V::LANES)).store(to.add(j)) };
+        }
     }
 }
 
@@ -190,13 +210,11 @@ unsafe fn transpose_part(
     }
 }
 
-/// Zeros in the columns of a panel that C does not have.
+/// Zeros throughout a panel that has columns which C does not have: cheaper than a few zeros a row.
 #[inline(always)]
 unsafe fn clear(to: *mut f32, width: usize, k: usize, cols: usize) {
-    for p in 0..k {
-        for j in cols..width {
-            unsafe { *to.add(p * width + j) = 0.0 };
-        }
+    if cols < width {
+        unsafe { std::ptr::write_bytes(to, 0, k * width) };
     }
 }
 
@@ -219,10 +237,7 @@ unsafe fn panels<M: Machine>(p: Piece, finish: &impl Fn(usize, &mut [f32])) {
             unsafe {
                 let from = p.b.wrapping_add(start * p.b_step + j * p.b_col);
                 if p.b_col == 1 {
-                    for s in 0..k {
-                        std::ptr::copy_nonoverlapping(from.add(s * p.b_step), packed.add(s * width), cols);
-                    }
-                    clear(packed, width, k, cols);
+                    M::copy(packed, width, from, p.b_step, k, cols);
                 } else {
                     M::transpose(packed, width, from, p.b_col, k, cols);
                 }
@@ -257,6 +272,10 @@ trait Vector: Copy {
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(p: *const f32) -> Self;
     unsafe fn store(self, p: *mut f32);
+    /// The first n ≤ LANES values at `p`, and zeros; nothing behind them is touched.
+    unsafe fn load_part(p: *const f32, n: usize) -> Self;
+    /// The first n ≤ LANES values to `p`.
+    unsafe fn store_part(self, p: *mut f32, n: usize);
     /// self·b + c
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
 }
@@ -267,17 +286,14 @@ unsafe fn tile<V: Vector, const R: usize, const N: usize, const ACROSS: bool>(t:
     unsafe {
         let (row, step) = if ACROSS { (1, t.a_step) } else { (t.a_row, 1) };
         let whole = t.cols == N * V::LANES;
-        let mut edge = [0.0f32; PANEL];
+        // How many of a vector's values are C's.
+        let part = |v: usize| t.cols.saturating_sub(v * V::LANES).min(V::LANES);
         let mut sums = [[V::splat(0.0); N]; R];
         if t.add {
             for (i, sum) in sums.iter_mut().enumerate() {
-                let mut from = t.c.add(i * t.c_row).cast_const();
-                if !whole {
-                    std::ptr::copy_nonoverlapping(from, edge.as_mut_ptr(), t.cols);
-                    from = edge.as_ptr();
-                }
                 for (v, s) in sum.iter_mut().enumerate() {
-                    *s = V::load(from.add(v * V::LANES));
+                    let from = t.c.wrapping_add(i * t.c_row + v * V::LANES).cast_const();
+                    *s = if whole { V::load(from) } else { V::load_part(from, part(v)) };
                 }
             }
         }
@@ -297,12 +313,9 @@ unsafe fn tile<V: Vector, const R: usize, const N: usize, const ACROSS: bool>(t:
             b = b.add(N * V::LANES);
         }
         for (i, sum) in sums.iter().enumerate() {
-            let to = t.c.add(i * t.c_row);
             for (v, s) in sum.iter().enumerate() {
-                s.store(if whole { to.add(v * V::LANES) } else { edge.as_mut_ptr().add(v * V::LANES) });
-            }
-            if !whole {
-                std::ptr::copy_nonoverlapping(edge.as_ptr(), to, t.cols);
+                let to = t.c.wrapping_add(i * t.c_row + v * V::LANES);
+                if whole { s.store(to) } else { s.store_part(to, part(v)) }
             }
         }
     }
@@ -351,6 +364,16 @@ impl Vector for [f32; 4] {
         unsafe { p.cast::<[f32; 4]>().write_unaligned(self) }
     }
     #[inline(always)]
+    unsafe fn load_part(p: *const f32, n: usize) -> Self {
+        std::array::from_fn(|l| if l < n { unsafe { *p.add(l) } } else { 0.0 })
+    }
+    #[inline(always)]
+    unsafe fn store_part(self, p: *mut f32, n: usize) {
+        for (l, v) in self.into_iter().enumerate().take(n) {
+            unsafe { *p.add(l) = v };
+        }
+    }
+    #[inline(always)]
     unsafe fn mul_add(self, b: Self, c: Self) -> Self {
         // Only where fma is an instruction: as a function it would be slower than all the rest.
         #[cfg(any(target_arch = "aarch64", target_feature = "fma"))]
@@ -384,6 +407,16 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn copy(to: *mut f32, width: usize, from: *const f32, step: usize, k: usize, cols: usize) {
+            unsafe {
+                if width == 32 {
+                    copy_by::<__m512>(to, width, from, step, k, cols)
+                } else {
+                    copy_by::<__m256>(to, width, from, step, k, cols)
+                }
+            }
+        }
+        #[inline(always)]
         unsafe fn transpose(to: *mut f32, width: usize, from: *const f32, col: usize, k: usize, cols: usize) {
             unsafe { transpose_by_eight(to, width, from, col, k, cols) }
         }
@@ -398,6 +431,10 @@ mod x86 {
             unsafe { if t.cols > 8 { tile_of_rows::<__m256, 2>(t) } else { tile_of_rows::<__m256, 1>(t) } }
         }
         #[inline(always)]
+        unsafe fn copy(to: *mut f32, width: usize, from: *const f32, step: usize, k: usize, cols: usize) {
+            unsafe { copy_by::<__m256>(to, width, from, step, k, cols) }
+        }
+        #[inline(always)]
         unsafe fn transpose(to: *mut f32, width: usize, from: *const f32, col: usize, k: usize, cols: usize) {
             unsafe { transpose_by_eight(to, width, from, col, k, cols) }
         }
@@ -408,6 +445,7 @@ mod x86 {
     unsafe fn transpose_by_eight(to: *mut f32, width: usize, from: *const f32, col: usize, k: usize, cols: usize) {
         let (k8, cols8) = (k / 8 * 8, cols / 8 * 8);
         unsafe {
+            clear(to, width, k, cols);
             for j in (0..cols8).step_by(8) {
                 for p in (0..k8).step_by(8) {
                     square(to.add(p * width + j), width, from.add(j * col + p), col);
@@ -415,7 +453,6 @@ mod x86 {
             }
             transpose_part(to, width, from, col, k8..k, 0..cols8);
             transpose_part(to, width, from, col, 0..k, cols8..cols);
-            clear(to, width, k, cols);
         }
     }
 
@@ -440,7 +477,7 @@ mod x86 {
     }
 
     macro_rules! vector {
-        ($t:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident) => {
+        ($t:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $load_part:expr, $store_part:expr) => {
             impl Vector for $t {
                 const LANES: usize = $lanes;
                 #[inline(always)]
@@ -456,14 +493,45 @@ mod x86 {
                     unsafe { $store(p, self) }
                 }
                 #[inline(always)]
+                unsafe fn load_part(p: *const f32, n: usize) -> Self {
+                    unsafe { $load_part(p, n) }
+                }
+                #[inline(always)]
+                unsafe fn store_part(self, p: *mut f32, n: usize) {
+                    unsafe { $store_part(p, n, self) }
+                }
+                #[inline(always)]
                 unsafe fn mul_add(self, b: Self, c: Self) -> Self {
                     unsafe { $fma(self, b, c) }
                 }
             }
         };
     }
-    vector!(__m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
-    vector!(__m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps);
+    /// All bits set in the first n of eight lanes.
+    #[inline(always)]
+    unsafe fn first(n: usize) -> __m256i {
+        unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
+    }
+    vector!(
+        __m256,
+        8,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_fmadd_ps,
+        |p, n| _mm256_maskload_ps(p, first(n)),
+        |p, n, v| _mm256_maskstore_ps(p, first(n), v)
+    );
+    vector!(
+        __m512,
+        16,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_fmadd_ps,
+        |p, n| _mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, p),
+        |p, n, v| _mm512_mask_storeu_ps(p, ((1u32 << n) - 1) as u16, v)
+    );
 }
 
 #[cfg(test)]
@@ -547,7 +615,7 @@ mod tests {
         let (a, b) = (noise(m * k, 1), noise(k * n, 2));
         let product = |layout, a: &[f32], b: &[f32], threads| {
             let mut c = vec![0.0; m * n];
-            gemm(layout, [m, n, k], &mut c, a, b, false, threads, &|_, _| {});
+            gemm(layout, [m, n, k], &mut c, a, b, false, threads, |_, _| {});
             c.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
         };
         let transposed = |x: &[f32], rows: usize, cols: usize| (0..rows * cols).map(|e| x[e % rows * cols + e / rows]).collect::<Vec<_>>();
@@ -565,7 +633,7 @@ mod tests {
             let [m, n, k] = [70, 333, 300];
             let (a, b) = (vec![1.0; m * k], vec![1.0; k * n]);
             let mut c = vec![0.0; m * n];
-            gemm(Layout::NN, [m, n, k], &mut c, &a, &b, false, threads, &|first, row| {
+            gemm(Layout::NN, [m, n, k], &mut c, &a, &b, false, threads, |first, row| {
                 row.iter_mut().enumerate().for_each(|(j, v)| *v = 1000.0 * *v + (first + j) as f32)
             });
             assert!(c.iter().enumerate().all(|(e, &v)| v == 300_000.0 + (e % n) as f32));
@@ -608,8 +676,8 @@ mod tests {
                 }
                 (best * 1e6, 2e-9 * (m * n * k) as f64 / best)
             };
-            let ours = time(&mut |c| gemm(layout, [m, n, k], c, &a, &b, false, 1, &|_, _| {}));
-            let two = time(&mut |c| gemm(layout, [m, n, k], c, &a, &b, false, 2, &|_, _| {}));
+            let ours = time(&mut |c| gemm(layout, [m, n, k], c, &a, &b, false, 1, |_, _| {}));
+            let two = time(&mut |c| gemm(layout, [m, n, k], c, &a, &b, false, 2, |_, _| {}));
             let (a_rs, a_cs) = if layout == Layout::TN { (1, m as isize) } else { (k as isize, 1) };
             let (b_rs, b_cs) = if layout == Layout::NT { (1, k as isize) } else { (n as isize, 1) };
             let mut crate_gemm = |parallelism| {

@@ -96,13 +96,10 @@ impl Device {
             "cpu" => Ok((Device::cpu(), None)),
             "auto" => {
                 #[cfg(feature = "cuda")]
-                let found = Device::cuda(0).map_err(|e| e.to_string());
-                #[cfg(not(feature = "cuda"))]
-                let found: std::result::Result<Device, String> = Err("this build has no CUDA".into());
-                match found {
-                    Ok(device) => Ok((device, None)),
-                    Err(why) => Ok((Device::cpu(), Some(format!("no GPU ({why}): running on the cpu")))),
+                if let Ok(device) = Device::cuda(0) {
+                    return Ok((device, None));
                 }
+                Ok((Device::cpu(), Some("no GPU answers, running on the cpu; couplet devices says why".into())))
             }
             #[cfg(feature = "emulated")]
             "emulated" => Ok((Device::emulated(0), None)),

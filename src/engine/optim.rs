@@ -14,6 +14,7 @@ use super::params::Group;
 use super::step::{Knob, Step, Var};
 use crate::device::cpu;
 use crate::device::launch::Grid;
+use crate::device::vector::vectorised;
 use crate::error::Result;
 
 /// Adam's settings.
@@ -96,11 +97,16 @@ impl Adam {
             let ([theta, m, v], [g]) = s.views([self.values, self.m, self.v], [self.gradients]);
             cpu::chunks3(theta, m, v, |start, theta, m, v| {
                 let g = &g[start..start + theta.len()];
-                for (((theta, m), v), &g) in theta.iter_mut().zip(m).zip(v).zip(g) {
-                    *m = b1 * *m + c1 * g;
-                    *v = b2 * *v + c2 * (g * g);
-                    *theta -= rate * *m / (v.sqrt() * root + eps) + decay * *theta;
-                }
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for (((theta, m), v), &g) in theta.iter_mut().zip(m).zip(v).zip(g) {
+                            *m = b1 * *m + c1 * g;
+                            *v = b2 * *v + c2 * (g * g);
+                            *theta -= rate * *m / (v.sqrt() * root + eps) + decay * *theta;
+                        }
+                    },
+                );
             });
         } else {
             let [rate, root, decay] = self.knobs.map(|k| s.knob_index(k));

@@ -16,6 +16,8 @@
 //! The exponentials of the processor are one polynomial without branches, which the compiler turns into vector
 //! code: a layer of a thousand genes takes a hundred thousand of them a step. A NaN stays a NaN.
 
+use crate::device::vector::vectorised;
+
 /// y = f(u).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
@@ -78,7 +80,7 @@ impl Activation {
     }
 
     /// u becomes f(u), in place.
-    #[inline]
+    #[inline(always)]
     pub fn apply(self, u: &mut [f32]) {
         #[inline(always)]
         fn each(u: &mut [f32], f: impl Fn(f32) -> f32) {
@@ -138,9 +140,14 @@ impl Activation {
     pub fn backward_into(self, du: &mut [f32], y: &[f32], dy: &[f32]) {
         #[inline(always)]
         fn each(du: &mut [f32], y: &[f32], dy: &[f32], slope: impl Fn(f32) -> f32) {
-            for ((d, &y), &g) in du.iter_mut().zip(y).zip(dy) {
-                *d = g * slope(y);
-            }
+            vectorised(
+                #[inline(always)]
+                || {
+                    for ((d, &y), &g) in du.iter_mut().zip(y).zip(dy) {
+                        *d = g * slope(y);
+                    }
+                },
+            )
         }
         match self {
             // A loop an activation: with the choice inside, none of them would become vector code.

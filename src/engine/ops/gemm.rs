@@ -55,15 +55,25 @@ impl Step {
             let f = epilogue.activation;
             let bias = self.or_empty(epilogue.bias);
             let ([c], [a, b, bias]) = self.views([c], [a, b, bias]);
-            let finish = |first: usize, row: &mut [f32]| {
-                if !bias.is_empty() {
-                    row.iter_mut().zip(&bias[first..]).for_each(|(y, b)| *y += b);
-                }
-                f.apply(row);
-            };
             for i in 0..batch {
                 let (c, a, b) = (&mut c[i * m * n..][..m * n], &a[i * m * k..][..m * k], &b[i * k * n..][..k * n]);
-                cpu_gemm::gemm(layout, sizes, c, a, b, accumulate, threads, &finish);
+                cpu_gemm::gemm(
+                    layout,
+                    sizes,
+                    c,
+                    a,
+                    b,
+                    accumulate,
+                    threads,
+                    // Into the product's loops, so that it is compiled for the same vectors.
+                    #[inline(always)]
+                    |first, row| {
+                        if !bias.is_empty() {
+                            row.iter_mut().zip(&bias[first..]).for_each(|(y, b)| *y += b);
+                        }
+                        f.apply(row);
+                    },
+                );
             }
             return;
         }

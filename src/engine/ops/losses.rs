@@ -10,6 +10,7 @@
 use super::reduce::sum_f64;
 use crate::device::cpu;
 use crate::device::launch::Grid;
+use crate::device::vector::vectorised;
 use crate::engine::tape::{Node, Op};
 use crate::engine::{Step, Var};
 
@@ -71,22 +72,28 @@ impl Step {
 
 /// Σ (y - t)² over the observed entries of a row, and how many there are.
 fn squares(y: &[f32], t: &[f32]) -> (f32, f32) {
-    const LANES: usize = 16;
-    let (mut sum, mut seen) = ([0.0f32; LANES], [0.0f32; LANES]);
-    let mut add = |k: usize, y: f32, t: f32| {
+    #[inline(always)]
+    fn add(sum: &mut f32, seen: &mut f32, y: f32, t: f32) {
         let observed = !t.is_nan();
         let d = if observed { y - t } else { 0.0 };
-        sum[k] += d * d;
-        seen[k] += observed as u32 as f32;
-    };
+        *sum += d * d;
+        *seen += observed as u32 as f32;
+    }
+    const LANES: usize = 16;
+    let (mut sum, mut seen) = ([0.0f32; LANES], [0.0f32; LANES]);
     let (ys, ts) = (y.chunks_exact(LANES), t.chunks_exact(LANES));
     let rest = ys.remainder().iter().zip(ts.remainder());
-    for (y, t) in ys.zip(ts) {
-        for k in 0..LANES {
-            add(k, y[k], t[k]);
-        }
-    }
-    rest.enumerate().for_each(|(k, (&y, &t))| add(k, y, t));
+    vectorised(
+        #[inline(always)]
+        || {
+            for (y, t) in ys.zip(ts) {
+                for k in 0..LANES {
+                    add(&mut sum[k], &mut seen[k], y[k], t[k]);
+                }
+            }
+            rest.enumerate().for_each(|(k, (&y, &t))| add(&mut sum[k], &mut seen[k], y, t));
+        },
+    );
     (sum.iter().sum(), seen.iter().sum())
 }
 
@@ -102,10 +109,15 @@ fn mse_backward(s: &mut Step, node: &Node) {
         cpu::rows(dy, cols, |r, dy| {
             let g = scale * w.get(r).copied().unwrap_or(1.0);
             let (y, t) = (&y[r * cols..(r + 1) * cols], &t[r * cols..(r + 1) * cols]);
-            for ((d, &y), &t) in dy.iter_mut().zip(y).zip(t) {
-                let e = if t.is_nan() { 0.0 } else { g * (y - t) };
-                *d = if add { *d + e } else { e };
-            }
+            vectorised(
+                #[inline(always)]
+                || {
+                    for ((d, &y), &t) in dy.iter_mut().zip(y).zip(t) {
+                        let e = if t.is_nan() { 0.0 } else { g * (y - t) };
+                        *d = if add { *d + e } else { e };
+                    }
+                },
+            );
         });
     } else {
         let args = [s.ptr(dy), s.ptr(y), s.ptr(target), s.ptr(weights), s.ptr(totals), s.ptr(dl), rows.into(), cols.into(), add.into()];
