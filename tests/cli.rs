@@ -7,7 +7,9 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 fn command(args: &[&str]) -> Command {
-    let mut c = Command::new(env!("CARGO_BIN_EXE_couplet"));
+    // Where the tests run away from the folder that they were built in, the environment says where the program is.
+    let program = std::env::var_os("CARGO_BIN_EXE_couplet").unwrap_or_else(|| env!("CARGO_BIN_EXE_couplet").into());
+    let mut c = Command::new(program);
     c.args(args).stdin(Stdio::null());
     c
 }
@@ -392,6 +394,41 @@ fn ctrl_c_leaves_a_usable_run_and_resume_ends_where_an_unbroken_run_ends() {
             .collect::<Vec<Vec<_>>>()
     };
     assert_eq!(terms("broken"), terms("whole"));
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_the_run_with_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run").to_str().unwrap().to_string();
+    let data = made().path("data");
+    let done = run(&["train", "coupled", &data, "--out", &out, "--device", "cpu", "--set", "lr=1e30", "--set", "hidden=8"]);
+    let err = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{err}");
+    let sentence = err.lines().last().unwrap_or_default();
+    for part in ["step", "recon.view1", "linear"] {
+        assert!(sentence.contains(part), "{sentence:?} does not say {part:?}");
+    }
+}
+
+/// Files that may not grow past a few blocks stand for a disk that is full.
+#[cfg(unix)]
+#[test]
+fn a_write_that_fails_is_one_sentence_and_leaves_nothing_half_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let limited = |args: &[&str]| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""]).arg(command(&[]).get_program()).args(args);
+        let out = shell.stdin(Stdio::null()).output().unwrap();
+        let err = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{args:?}: {err}");
+        assert!(err.lines().last().unwrap_or_default().starts_with("error: cannot write "), "{args:?}: {err}");
+    };
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    limited(&["simulate", "branching", "--cells", "200", "--out", &path("data")]);
+    limited(&["embed", &made().path("run"), "--out", &path("z.csv"), "--device", "cpu"]);
+    limited(&["translate", &made().path("run"), "--from", "view1", "--to", "view2", "--out", &path("t.csv"), "--device", "cpu"]);
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
 }
 
 // ---- the rest -----------------------------------------------------------------------------------------
