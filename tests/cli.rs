@@ -478,6 +478,7 @@ fn a_closed_pipe_is_no_panic() {
 
 #[test]
 fn unknown_commands_and_flags_name_the_nearest() {
+    refused(&["train", "coupled", "data", "--out", "r", "--input-dropout", "0.1"], &["--input-dropout", "--set input_dropout=VALUE"]);
     refused(&["trian", "coupled"], &["train"]);
     refused(&["info", "x", "--fast"], &["--fast"]);
     refused(&[], &["couplet --help"]);

@@ -17,7 +17,8 @@ mod simulate;
 mod train;
 mod translate;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use couplet::device::Device;
 use couplet::engine;
 use couplet::error::{Error, Result};
@@ -84,6 +85,11 @@ pub fn run(typed: impl Iterator<Item = OsString>) -> Result<()> {
 fn sentence(e: &clap::Error) -> String {
     if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "say what to do: `couplet demo` is a tour, `couplet --help` lists the commands".into();
+    }
+    if let Some(ContextValue::String(flag)) = e.get(ContextKind::InvalidArg).filter(|_| e.kind() == ErrorKind::UnknownArgument)
+        && let Some(option) = train::model_option(flag)
+    {
+        return format!("{flag} is an option of a model: give it as --set {option}=VALUE");
     }
     let text = e.render().to_string();
     let mut out = String::new();

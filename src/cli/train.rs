@@ -81,6 +81,12 @@ pub fn with_model_help(command: clap::Command, typed: &[OsString]) -> clap::Comm
     command.mut_subcommand("train", |c| c.after_help(help))
 }
 
+/// The option of a model that somebody meant by `--NAME`.
+pub fn model_option(flag: &str) -> Option<&'static str> {
+    let name = flag.trim_start_matches('-').replace('-', "_");
+    MODELS.iter().flat_map(|m| m.options).map(|o| o.name).find(|o| *o == name)
+}
+
 /// Trains.
 pub fn run(args: Args) -> Result<()> {
     let model = models::by_name(&args.model)?;

@@ -12,7 +12,9 @@ use super::matrix::{Matrix, stream};
 use super::neighbours::Distance;
 use super::silhouette::{EXACT, silhouette};
 use super::transfer::{Scores, Settings, cross_validate, hold_out};
+use super::unshared::{each_against_the_rest, nearest_distances};
 use crate::engine::rng::Sequence;
+use std::collections::BTreeSet;
 
 /// Neighbours for which `knn_accuracy@K` is told.
 pub const NEIGHBOURS: [usize; 4] = [1, 5, 10, 50];
@@ -53,6 +55,8 @@ pub struct Evaluation<'a> {
     pub modalities: Vec<Evaluated<'a>>,
     /// Known pairs, all of them, whatever part training was given.
     pub links: Vec<PairSet>,
+    /// The classes' names, by label.
+    pub classes: &'a [String],
     /// Latent dimensions of every embedding.
     pub latent: usize,
     /// Of folds, samples and initialisations.
@@ -144,6 +148,7 @@ impl<'e, 'a> Part<'e, 'a> {
         self.fill_silhouettes(out);
         self.fill_types(out);
         self.fill_clusters(clusters, out);
+        self.fill_unshared(out);
         for (i, m) in self.all.modalities.iter().enumerate() {
             if let Some(s) = spread(self.cells(i), &self.rows[i]) {
                 out.set(format!("latent_rms.{}", m.name), s.rms);
@@ -287,6 +292,29 @@ impl<'e, 'a> Part<'e, 'a> {
             out.note(clusters.how.as_str());
         }
     }
+
+    /// How far this part's cells of A lie from the nearest training cell of B, and whether the types that no training pair of the two
+    /// has lie further away than the rest: a type that B lacks should, one that is in both and merely unpaired should not.
+    fn fill_unshared(&self, out: &mut Metrics) {
+        for link in &self.all.links {
+            let known = self.all.pairs(link, false);
+            let turned: Vec<(u32, u32)> = known.iter().map(|p| (p.1, p.0)).collect();
+            for (from, to, known) in [(link.a, link.b, &known), (link.b, link.a, &turned)] {
+                let rows = &self.rows[from];
+                let Some(far) = nearest_distances(self.cells(from), rows, self.cells(to), &self.train(to)) else { continue };
+                let direction = format!("{}_to_{}", self.name(from), self.name(to));
+                out.set(format!("nearest_distance.{direction}"), far.iter().sum::<f64>() / far.len() as f64);
+                let Some(labels) = self.all.modalities[from].labels else { continue };
+                let types: Vec<Option<u32>> = rows.iter().map(|&r| labels[r as usize]).collect();
+                let paired: BTreeSet<u32> = known.iter().filter_map(|p| labels[p.0 as usize]).collect();
+                for (class, test) in each_against_the_rest(&far, &types).into_iter().filter(|(c, _)| !paired.contains(c)) {
+                    let name = self.all.classes.get(class as usize).map_or_else(|| class.to_string(), String::clone);
+                    out.set(format!("unshared_ks.{direction}.{name}"), test.statistic);
+                    out.set(format!("unshared_p.{direction}.{name}"), test.p);
+                }
+            }
+        }
+    }
 }
 
 /// Mixtures fitted to the training codes of every modality that has pairs, and a remark on how.
@@ -345,7 +373,7 @@ mod tests {
     fn evaluate(a: &[f32], b: &[f32], labels: Option<&[Option<u32>]>, held_out: &[bool], pairs: Vec<(u32, u32)>) -> Metrics {
         let modality = |name, embedding| Evaluated { name, embedding, held_out, labels };
         let modalities = vec![modality("rna", a), modality("ephys", b)];
-        embedding_metrics(&Evaluation { modalities, links: vec![PairSet { a: 0, b: 1, pairs }], latent: 2, seed: 0 })
+        embedding_metrics(&Evaluation { modalities, links: vec![PairSet { a: 0, b: 1, pairs }], classes: &[], latent: 2, seed: 0 })
     }
 
     fn all_pairs(n: u32) -> Vec<(u32, u32)> {
@@ -402,6 +430,33 @@ mod tests {
     }
 
     #[test]
+    fn a_type_that_one_modality_lacks_lies_apart_and_one_that_is_merely_unpaired_does_not() {
+        let (a, b, labels) = views();
+        let held_out = [false; 60];
+        let classes = ["IT", "Pvalb", "Sst"].map(str::to_string);
+        // The second modality has no Sst (class 2); its Pvalb are there and no pair is known of them.
+        let keep: Vec<usize> = (0..60).filter(|i| i % 3 != 2).collect();
+        let b: Vec<f32> = keep.iter().flat_map(|&i| [b[2 * i], b[2 * i + 1]]).collect();
+        let b_labels: Vec<Option<u32>> = keep.iter().map(|&i| labels[i]).collect();
+        let pairs = keep.iter().zip(0..).filter(|(i, _)| **i % 3 == 0).map(|(&i, row)| (i as u32, row)).collect();
+        let m = embedding_metrics(&Evaluation {
+            modalities: vec![
+                Evaluated { name: "rna", embedding: &a, held_out: &held_out, labels: Some(&labels) },
+                Evaluated { name: "ephys", embedding: &b, held_out: &held_out[..40], labels: Some(&b_labels) },
+            ],
+            links: vec![PairSet { a: 0, b: 1, pairs }],
+            classes: &classes,
+            latent: 2,
+            seed: 0,
+        });
+        let p = |name: &str| m.number(&format!("unshared_p.{name}"));
+        assert!(p("rna_to_ephys.Sst").unwrap() < 1e-6 && m.number("unshared_ks.rna_to_ephys.Sst") == Some(1.0));
+        assert_eq!((p("rna_to_ephys.IT"), p("ephys_to_rna.IT"), p("ephys_to_rna.Sst")), (None, None, None));
+        assert!(p("ephys_to_rna.Pvalb").unwrap() > 0.05, "{:?}", p("ephys_to_rna.Pvalb"));
+        assert!(m.iter().all(|(key, _)| describe(key).is_some()), "every key has a row in METRICS");
+    }
+
+    #[test]
     fn a_code_in_one_point_never_panics() {
         let flat = [1.0f32; 120];
         let labels: Vec<Option<u32>> = (0..60).map(|i| Some(i % 3)).collect();
@@ -421,6 +476,7 @@ mod tests {
         let e = Evaluation {
             modalities: vec![modality("x", &a), modality("y", &b), modality("z", &far)],
             links: vec![PairSet { a: 0, b: 1, pairs: all_pairs(60) }, PairSet { a: 1, b: 2, pairs: all_pairs(30) }],
+            classes: &[],
             latent: 2,
             seed: 0,
         };

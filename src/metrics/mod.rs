@@ -55,7 +55,7 @@ impl Better {
 /// A row of [`METRICS`].
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// The key; capitals stand for modalities (A, B) and for the number of neighbours (K). Extensions follow a dot.
+    /// The key; capitals stand for modalities (A, B), for the number of neighbours (K) and for a label (TYPE). Extensions follow a dot.
     pub key: &'static str,
     /// What it is, in a line.
     pub what: &'static str,
@@ -85,6 +85,9 @@ pub const METRICS: &[Metric] = &[
     metric("qda_accuracy.A.most_frequent", Neither, "baseline: always the most frequent class"),
     metric("qda_accuracy.A.random", Neither, "baseline: classes at random by frequency"),
     metric("ami", Higher, "agreement of clusters found in each modality; 0 is chance, 1 is perfect"),
+    metric("nearest_distance.A_to_B", Lower, "from A's cells to the nearest training cell of B, mean"),
+    metric("unshared_ks.A_to_B.TYPE", Neither, "a type no training pair has: its distances against the rest's (K-S)"),
+    metric("unshared_p.A_to_B.TYPE", Neither, "the test's p: small if the type lies apart from B"),
     metric("latent_rms.A", Neither, "root mean square of A's codes"),
     metric("latent_singular_min.A", Higher, "least deviation of A's codes along any axis; 0 is collapsed"),
     metric("latent_singular_ratio.A", Higher, "least over greatest deviation; 1 is white"),
@@ -108,7 +111,7 @@ pub fn describe(key: &str) -> Option<&'static Metric> {
         for pattern in row.key.split('.') {
             let part = parts.next()?;
             score += match pattern {
-                "A" => 1,
+                "A" | "TYPE" => 1,
                 "A_to_B" if part.contains("_to_") => 2,
                 "knn_accuracy@K" if part.starts_with("knn_accuracy@") => 3,
                 _ if pattern == part => 3,

@@ -38,6 +38,7 @@ impl Trained {
         let mut metrics = embedding_metrics(&Evaluation {
             modalities: evaluated(dataset, &embeddings, &split, labels.as_ref()),
             links: links.clone(),
+            classes: labels.as_ref().map_or(&[], |l| l.classes.as_slice()),
             latent,
             seed,
         });

@@ -182,6 +182,48 @@ mod tests {
         }
     }
 
+    /// What each coupling of two codes sees: their common scale changes only the plain one, and a common rotation changes none.
+    #[test]
+    fn couplings_do_not_see_a_common_rotation_and_only_the_plain_one_sees_the_scale() {
+        use super::super::small::{self, Smallest};
+        let (n, p) = (40, 3);
+        let (a, b) = (values(n * p, 1), values(n * p, 2));
+        let turn = |z: &[f32], scale: f32| {
+            // Two plane rotations, then the scale.
+            let (c, s) = (0.6f32, 0.8f32);
+            let turned = z.chunks_exact(p).flat_map(|z| {
+                let (x, y) = (c * z[0] - s * z[1], s * z[0] + c * z[1]);
+                [x, c * y - s * z[2], s * y + c * z[2]].map(|v| v * scale)
+            });
+            turned.collect::<Vec<f32>>()
+        };
+        for (device, mut s) in steps() {
+            let mut couplings = |a: &[f32], b: &[f32]| {
+                s.begin(true, 1, 0).unwrap();
+                let (a, b) = (s.constant([n, p], a), s.constant([n, p], b));
+                let mut start = [0.0; 3];
+                small::start_vector(&mut start);
+                let l = [a, b].map(|z| {
+                    let warm = s.constant([1, p], &start.map(|v| v as f32));
+                    s.smallest_eigenvalue(z, warm, Smallest::Power)
+                });
+                let plain = s.pair_distance(a, b, Var::NONE);
+                let smallest = s.over_smallest(plain, l[0], l[1], 0.0);
+                let (white_a, white_b) = (s.whiten(a, 0.0), s.whiten(b, 0.0));
+                let full = s.pair_distance(white_a, white_b, Var::NONE);
+                [plain, smallest, full].map(|v| s.download(v).unwrap()[0] as f64)
+            };
+            let before = couplings(&a, &b);
+            let after = couplings(&turn(&a, 3.0), &turn(&b, 3.0));
+            for ((name, before), (after, factor)) in
+                ["plain", "smallest", "full"].iter().zip(before).zip(after.into_iter().zip([9.0, 1.0, 1.0]))
+            {
+                let tolerance = 4e-6 * factor * before; // the rotation itself rounds to f32
+                assert!((after - factor * before).abs() <= tolerance, "{device}, {name}: {before} becomes {after}");
+            }
+        }
+    }
+
     #[test]
     fn on_a_tie_the_first_eigenvalue_takes_the_gradient() {
         for (device, mut s) in steps() {
