@@ -1,6 +1,7 @@
 //! The engine: one mutable [`Step`] (device, arena, tape), operations as rooms of their own, parameters,
 //! layers and optimisers. It knows nothing of cells.
 
+mod arena;
 pub mod linalg;
 pub mod nn;
 pub mod ops;
@@ -9,6 +10,7 @@ pub mod params;
 pub mod rng;
 pub mod step;
 pub mod tape;
+mod transfer;
 
 pub use crate::device::launch::GraphId;
 pub use params::init;

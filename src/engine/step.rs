@@ -6,6 +6,7 @@
 //! a step capturable: what changes between steps (the step number, learning rates, annealed weights, the position in
 //! the epoch) stands in the *clock*, a few words of device memory that [`Step::begin`] writes.
 
+use super::arena::Arena;
 use super::params::{Group, Params};
 use super::tape::Node;
 use crate::device::launch::{Arg, GraphId, Grid};
@@ -63,8 +64,8 @@ const FIRST_KNOB: usize = 2;
 
 /// Device, arena, tape.
 pub struct Step {
-    device: Device,
-    arena: Arena,
+    pub(super) device: Device,
+    pub(super) arena: Arena,
     pub(super) vars: Vec<Info>,
     permanent: usize,
     pub(super) tape: Vec<Node>,
@@ -78,7 +79,7 @@ pub struct Step {
     clock_host: [u32; CLOCK_WORDS],
     clock_next: [u32; CLOCK_WORDS],
     knobs: usize,
-    capturing: bool,
+    pub(super) capturing: bool,
     borrowed: Vec<Var>,
     pub(super) streams: u32,
 }
@@ -394,72 +395,6 @@ impl Step {
         [Arg::U32(self.seed as u32), Arg::U32((self.seed >> 32) as u32)]
     }
 
-    // ---- host ↔ device ----------------------------------------------------------------------------
-
-    /// Writes the start of `v`.
-    pub fn upload<T: bytemuck::Pod>(&mut self, v: Var, values: &[T]) -> Result<()> {
-        self.upload_at(v, 0, values)
-    }
-
-    /// Writes `values` into `v` from word `offset` on.
-    pub fn upload_at<T: bytemuck::Pod>(&mut self, v: Var, offset: usize, values: &[T]) -> Result<()> {
-        assert!(!self.capturing, "an upload cannot be recorded: it would not be repeated with the step");
-        self.arena.check()?;
-        let mem = self.mem(v);
-        self.device.upload(mem.part(offset, mem.len() - offset), values)
-    }
-
-    /// Reads all of `v`.
-    pub fn download(&mut self, v: Var) -> Result<Vec<f32>> {
-        let mut out = vec![0.0; self.size(v)];
-        self.download_into(v, &mut out)?;
-        Ok(out)
-    }
-
-    /// Reads the start of `v`.
-    pub fn download_into<T: bytemuck::Pod>(&mut self, v: Var, out: &mut [T]) -> Result<()> {
-        self.arena.check()?;
-        let mem = self.mem(v);
-        self.device.download(out, mem)
-    }
-
-    /// Sets `v` to zero.
-    pub fn zero(&mut self, v: Var) {
-        let mem = self.mem(v);
-        if self.arena.failed.is_none() {
-            self.device.zero(mem);
-        }
-    }
-
-    /// Copies `src` into `dst`, of the same size.
-    pub fn copy(&mut self, dst: Var, src: Var) {
-        let (d, s) = (self.mem(dst), self.mem(src));
-        if self.arena.failed.is_none() {
-            self.device.copy(d, s);
-        }
-    }
-
-    /// A variable of this step with these values; for tests and small constants.
-    pub fn constant(&mut self, dims: [usize; 2], values: &[f32]) -> Var {
-        assert_eq!(values.len(), dims[0] * dims[1], "constant: {} values for {dims:?}", values.len());
-        let v = self.alloc(dims);
-        self.upload(v, values).expect("an upload into the arena");
-        v
-    }
-
-    /// A variable of this step with these values whose gradient is wanted; for tests.
-    pub fn leaf(&mut self, dims: [usize; 2], values: &[f32]) -> Var {
-        let v = self.constant(dims, values);
-        self.set_wants(v);
-        v
-    }
-
-    /// Waits for the device and reports its first error.
-    pub fn finish(&mut self) -> Result<()> {
-        self.arena.check()?;
-        self.device.finish()
-    }
-
     /// The device.
     pub fn device(&self) -> &Device {
         &self.device
@@ -489,62 +424,6 @@ impl Step {
     /// Bytes of device memory in use and their peak.
     pub fn memory(&self) -> (usize, usize) {
         self.device.memory()
-    }
-}
-
-/// Memory that a step takes from the start and gives back all at once.
-#[derive(Default)]
-struct Arena {
-    chunks: Vec<Mem>,
-    chunk: usize,
-    used: usize,
-    /// Why a chunk could not be had: device and message. From then on nothing is launched, until the arena is reset.
-    failed: Option<(String, String)>,
-}
-
-impl Arena {
-    const ALIGN: usize = 64; // words: 256 bytes, a cache line of any device we know and more
-    const FIRST: usize = 1 << 18;
-
-    fn reset(&mut self) {
-        (self.chunk, self.used) = (0, 0);
-        self.failed = None;
-    }
-
-    fn check(&self) -> Result<()> {
-        let refused =
-            |(device, message): &(String, String)| Error::Device { device: device.clone(), message: message.clone(), asked: false };
-        self.failed.as_ref().map_or(Ok(()), |f| Err(refused(f)))
-    }
-
-    fn alloc(&mut self, device: &mut Device, words: usize) -> Mem {
-        let need = words.next_multiple_of(Arena::ALIGN);
-        while self.chunk < self.chunks.len() {
-            let chunk = self.chunks[self.chunk];
-            if self.used + need <= chunk.len() {
-                self.used += need;
-                return chunk.part(self.used - need, words);
-            }
-            (self.chunk, self.used) = (self.chunk + 1, 0);
-        }
-        let grown = self.chunks.last().map_or(Arena::FIRST, |c| c.len()).max(need);
-        match device.alloc(grown) {
-            Ok(mem) => {
-                self.chunks.push(mem);
-                self.used = need;
-                mem.part(0, words)
-            }
-            // The Rust arms would write to this memory at once.
-            Err(e) if matches!(device, Device::Cpu(_)) => panic!("{e}"),
-            Err(e) => {
-                let reason = match e {
-                    Error::Device { device, message, .. } => (device, message),
-                    other => ("the device".into(), other.to_string()),
-                };
-                self.failed.get_or_insert(reason);
-                Mem { addr: Mem::EMPTY.addr, len: words }
-            }
-        }
     }
 }
 

@@ -12,10 +12,13 @@
 //! Two conventions that bite: `keep` is Keras's momentum (PyTorch's is 1 - keep), and PyTorch puts the unbiased variance
 //! into the running one (`Running::Unbiased`), Keras the biased one.
 
+mod host;
+
 use super::activation::Activation;
 use crate::device::launch::Grid;
 use crate::engine::tape::{Node, Op};
 use crate::engine::{Step, Var};
+use host::BLOCK;
 
 static BATCH_NORM: Op = Op { name: "batch_norm", backward };
 
@@ -66,17 +69,8 @@ impl Step {
         if self.on_cpu() {
             if training {
                 let ([saved, mean, variance], [x]) = self.views([saved, state.mean, state.variance], [x]);
-                let (m, inv) = saved.split_at_mut(cols);
-                for c in 0..cols {
-                    // Two passes in f64: the statistics decide everything after them.
-                    let column = || x.iter().skip(c).step_by(cols).map(|&v| v as f64);
-                    let mu = column().sum::<f64>() / rows as f64;
-                    let var = column().map(|v| (v - mu) * (v - mu)).sum::<f64>() / rows as f64;
-                    m[c] = mu as f32;
-                    inv[c] = (1.0 / (var + state.epsilon as f64).sqrt()) as f32;
-                    mean[c] = keep * mean[c] + take * mu as f32;
-                    variance[c] = keep * variance[c] + take * (var as f32 * unbiased);
-                }
+                let (m, inverse) = saved.split_at_mut(cols);
+                host::statistics(x, cols, m, inverse, host::Move { mean, variance, keep, take, unbiased }, state.epsilon as f64);
             } else {
                 let ([saved], [mean, variance]) = self.views([saved], [state.mean, state.variance]);
                 saved[..cols].copy_from_slice(mean);
@@ -84,12 +78,8 @@ impl Step {
             }
             let (scale, shift) = (self.or_empty(state.scale), self.or_empty(state.shift));
             let ([y], [x, saved, scale, shift]) = self.views([y], [x, saved, scale, shift]);
-            crate::device::cpu::rows(y, cols, |r, y| {
-                for (c, y) in y.iter_mut().enumerate() {
-                    let x_hat = (x[r * cols + c] - saved[c]) * saved[cols + c];
-                    *y = activation.f(x_hat * scale.get(c).copied().unwrap_or(1.0) + shift.get(c).copied().unwrap_or(0.0));
-                }
-            });
+            let (m, inverse) = saved.split_at(cols);
+            host::normalise(y, x, [m, inverse, scale, shift], activation);
         } else {
             let args = [
                 self.ptr(y),
@@ -135,33 +125,20 @@ fn backward(s: &mut Step, node: &Node) {
     let mut slot = |v: Var| if s.wants(v) { s.grad_slot(v) } else { (Var::NONE, false) };
     let ((dx, add), (d_scale, add_scale), (d_shift, add_shift)) = (slot(x), slot(scale), slot(shift));
     if s.on_cpu() {
-        let (dx_or, ds, db) = (s.or_empty(dx), s.or_empty(d_scale), s.or_empty(d_shift));
-        let scale = s.or_empty(scale);
-        let ([dx, ds, db], [du, x, saved, scale]) = s.views([dx_or, ds, db], [du, x, saved, scale]);
-        for c in 0..cols {
-            let (m, inv) = (saved[c], saved[cols + c]);
-            let (mut sum, mut dot) = (0.0f64, 0.0f64);
-            for r in 0..rows {
-                let i = r * cols + c;
-                sum += du[i] as f64;
-                dot += (du[i] * ((x[i] - m) * inv)) as f64;
+        let sums = s.alloc([cols.div_ceil(BLOCK), 2 * BLOCK]);
+        let ([out], [du_, x_, saved_]) = s.views([sums], [du, x, saved]);
+        host::sums(out, du_, x_, &saved_[..cols], &saved_[cols..]);
+        for (which, (slot, add)) in [(0, (d_shift, add_shift)), (1, (d_scale, add_scale))] {
+            let slot = s.or_empty(slot);
+            let ([slot], [sums]) = s.views([slot], [sums]);
+            for (c, d) in slot.iter_mut().enumerate() {
+                *d = if add { *d } else { 0.0 } + sums[(2 * (c / BLOCK) + which) * BLOCK + c % BLOCK];
             }
-            if let Some(d) = db.get_mut(c) {
-                *d = if add_shift { *d } else { 0.0 } + sum as f32;
-            }
-            if let Some(d) = ds.get_mut(c) {
-                *d = if add_scale { *d } else { 0.0 } + dot as f32;
-            }
-            if dx.is_empty() {
-                continue;
-            }
-            let g = inv * scale.get(c).copied().unwrap_or(1.0);
-            let (mean, dot) = if training { ((sum / rows as f64) as f32, (dot / rows as f64) as f32) } else { (0.0, 0.0) };
-            for r in 0..rows {
-                let i = r * cols + c;
-                let d = g * (du[i] - mean - (x[i] - m) * inv * dot);
-                dx[i] = if add { dx[i] + d } else { d };
-            }
+        }
+        if !dx.is_none() {
+            let scale = s.or_empty(scale);
+            let ([dx], [du, x, saved, scale, sums]) = s.views([dx], [du, x, saved, scale, sums]);
+            host::input_gradient(dx, add, training, [du, x, &saved[..cols], &saved[cols..], scale, sums]);
         }
     } else {
         let args = [
