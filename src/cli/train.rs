@@ -259,7 +259,8 @@ fn introduction(model: &str, precision: &str, seed: u64, p: &Prepared) -> String
         out += &format!("  {}: {} cells{held} x {} features, {}{missing}{streamed}\n", m.name, m.cells.0, m.features, m.steps);
     }
     let (known, used) = p.pairs;
-    let pairs = if used == known { format!("{known} pairs") } else { format!("{used} of {known} pairs") };
+    let what = if p.modalities.len() > 2 { "cells in two modalities or more" } else { "pairs" };
+    let pairs = if used == known { format!("{known} {what}") } else { format!("{used} of {known} {what}") };
     let (cells, steps) = p.batch;
     out + &format!("  {pairs}; {steps} minibatch{} of {cells} cells an epoch\n", if steps == 1 { "" } else { "es" })
 }

@@ -8,8 +8,8 @@
 //! threads: those change no bit. A processor without fma rounds twice, and there alone the results are others.
 //!
 //! Measured with `cargo test --release --lib times_beside -- --ignored --nocapture` on one core of an AVX-512 EPYC (118 GFLOP/s in fma alone): a
-//! patchseq step's products (100x50x1252 and its transposes) 89 to 106 GFLOP/s, 100x50x50 83, 512x1024x1024 106, 256x1024x9153 101; the gemm crate
-//! 80 to 100, 70 to 78, 87 and 102. Two threads: 1.7 times as fast on the first, 2.0 on the last two.
+//! patchseq step's products (100x50x1252 and its transposes) 95 to 107 GFLOP/s, 100x50x50 91 to 94, 512x1024x1024 106, 256x1024x9153 102; the gemm
+//! crate 80 to 101, 71 to 78, 86 and 104. Two threads: 1.6 to 1.8 times as fast on the first, 2.0 on the last two.
 
 use std::mem::MaybeUninit;
 
