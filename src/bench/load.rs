@@ -4,11 +4,12 @@
 use super::anonymous_memory;
 use crate::data::Dataset;
 use crate::data::plan::Plan;
-use crate::data::preprocess::{Preprocess, Recipe};
+use crate::data::preprocess::Recipe;
 use crate::device::Device;
 use crate::engine::{Precision, Step};
 use crate::error::{Error, Result};
 use crate::train::feed::Feed;
+use crate::train::input::Input;
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ pub struct LoadFigure {
 /// A dataset that is read minibatch by minibatch.
 pub struct Loading<'a> {
     dataset: &'a Dataset,
-    preprocess: Vec<Preprocess>,
+    inputs: Vec<Input>,
     feeds: Vec<Feed>,
     plan: Plan,
     step: Step,
@@ -46,14 +47,14 @@ impl<'a> Loading<'a> {
         let modalities = dataset.modalities();
         let rows: Vec<Vec<u32>> = modalities.iter().map(|m| (0..m.cells() as u32).collect()).collect();
         let plan = Plan::new(seed, batch, rows.clone(), Vec::new());
-        let (mut preprocess, mut feeds) = (Vec::new(), Vec::new());
+        let (mut inputs, mut feeds) = (Vec::new(), Vec::new());
         for (m, rows) in rows.iter().enumerate() {
             let recipe = Recipe::parse("auto")?.resolve(&modalities[m], count_recipe)?;
-            let fitted = Preprocess::fit(&modalities[m], rows, &recipe)?;
-            feeds.push(Feed::new(&mut step, dataset, m, &fitted, plan.slots(), plan.batch(), false)?);
-            preprocess.push(fitted);
+            let mut fitted = Input::fit(&modalities[m], rows, &recipe, 0, seed)?;
+            feeds.push(Feed::new(&mut step, dataset, m, &mut fitted, plan.slots(), plan.batch(), false)?);
+            inputs.push(fitted);
         }
-        Ok(Loading { dataset, preprocess, feeds, plan, step, epoch: 0 })
+        Ok(Loading { dataset, inputs, feeds, plan, step, epoch: 0 })
     }
 
     /// Cells of a minibatch, and of an epoch.
@@ -69,7 +70,7 @@ impl<'a> Loading<'a> {
             if stop.load(Ordering::Relaxed) {
                 return Ok(false);
             }
-            for (feed, p) in self.feeds.iter_mut().zip(&self.preprocess) {
+            for (feed, p) in self.feeds.iter_mut().zip(&mut self.inputs) {
                 feed.stage(&mut self.step, self.dataset, p, &self.plan, start, self.plan.batch())?;
             }
         }

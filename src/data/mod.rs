@@ -13,6 +13,7 @@ compile_error!("the mapped dataset is little-endian and is read in place");
 pub mod atomic;
 pub mod builder;
 pub mod dataset;
+pub mod draws;
 pub mod formats;
 pub mod hooks;
 pub mod import;

@@ -10,6 +10,7 @@
 //! The order is a function of (seed, epoch) alone. Slots beyond a whole number of minibatches are left out of that epoch; the next
 //! one shuffles anew.
 
+use super::draws::Draws;
 use crate::engine::rng;
 
 const SLOTS: u32 = 0x5107;
@@ -39,6 +40,8 @@ pub struct Plan {
     orders: Vec<Vec<u32>>,
     /// The epoch's weights, by pair of modalities (0,1), (0,2), .. (1,2), .., then slot.
     weights: Vec<Vec<f32>>,
+    /// Minibatches are drawn instead of passed over.
+    draws: Option<Draws>,
 }
 
 impl Plan {
@@ -57,7 +60,16 @@ impl Plan {
         }
         let batch = batch.clamp(1, slots.max(1));
         let pairs = k * k.saturating_sub(1) / 2;
-        Plan { seed, batch, slots, rows, singles, units, orders: vec![Vec::new(); k], weights: vec![Vec::new(); pairs] }
+        Plan { seed, batch, slots, rows, singles, units, orders: vec![Vec::new(); k], weights: vec![Vec::new(); pairs], draws: None }
+    }
+
+    /// As [`Plan::new`], with minibatches drawn afresh: each slot is a known pair with probability `pair_fraction`.
+    pub fn drawn(seed: u64, batch: usize, rows: Vec<Vec<u32>>, units: Vec<Unit>, pair_fraction: f64) -> Plan {
+        let draws = Draws::new(rows.clone(), units.clone(), pair_fraction);
+        let (batch, steps) = draws.shape(batch);
+        let mut plan = Plan::new(seed, batch, rows, units);
+        (plan.batch, plan.slots, plan.draws) = (batch, batch * steps, Some(draws));
+        plan
     }
 
     /// Cells of a minibatch.
@@ -82,6 +94,15 @@ impl Plan {
 
     /// Lays out the epoch.
     pub fn shuffle(&mut self, epoch: u32) {
+        if let Some(draws) = &self.draws {
+            self.orders.iter_mut().for_each(Vec::clear);
+            self.weights.iter_mut().for_each(Vec::clear);
+            let steps = self.steps() as u32;
+            (0..steps).for_each(|s| {
+                draws.append(self.seed, epoch.wrapping_mul(steps).wrapping_add(s), self.batch, &mut self.orders, &mut self.weights)
+            });
+            return;
+        }
         let order = rng::permutation(self.slots, self.seed, SLOTS, epoch);
         self.lay_out(&order, Some(epoch));
     }

@@ -165,6 +165,11 @@ impl Settings {
         self.find(key, &format!("{}_{}", name(i.min(j)), name(i.max(j))))
     }
 
+    /// Whether the model has an option of that name.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|e| same(e.spec.name, key))
+    }
+
     fn find(&self, key: &str, of: &str) -> Result<Setting<'_>> {
         self.entries.iter().find(|e| same(e.spec.name, key) && e.of == of).map(Setting).ok_or_else(|| {
             Error::Internal(format!("model {} reads its option {key:?} of {of:?}, which its table does not have", self.model))

@@ -171,7 +171,7 @@ impl Errors<'_> {
 
     /// Rows of a modality in standardised units; missing values are NaN.
     fn measured(&self, m: usize, rows: &[u32]) -> Result<Vec<f32>> {
-        let (modality, p) = (self.dataset.modality(m), &self.session.preprocess[m]);
+        let (modality, p) = (self.dataset.modality(m), self.session.inputs[m].preprocess());
         let mut values = vec![0.0; rows.len() * modality.features()];
         for (out, &row) in values.chunks_exact_mut(modality.features()).zip(rows) {
             p.row(modality, row as usize, out)?;
@@ -187,7 +187,7 @@ impl Errors<'_> {
             values.extend_from_slice(x);
             Ok(())
         })?;
-        let p = &self.session.preprocess[to];
+        let p = self.session.inputs[to].preprocess();
         values.chunks_exact_mut(p.features()).for_each(|row| standardise(row, p.unit_mean(), p.unit_sd()));
         Ok(values)
     }

@@ -2,9 +2,9 @@
 //!
 //! Both give the same numbers; the first leaves nothing to do for the host in a step but to say where the minibatch begins.
 
+use super::input::Input;
 use crate::data::dataset::Dataset;
 use crate::data::plan::Plan;
-use crate::data::preprocess::Preprocess;
 use crate::device::Device;
 use crate::engine::{Step, Var};
 use crate::error::Result;
@@ -29,13 +29,13 @@ impl Feed {
         s: &mut Step,
         dataset: &Dataset,
         modality: usize,
-        preprocess: &Preprocess,
+        input: &mut Input,
         slots: usize,
         batch: usize,
         resident: bool,
     ) -> Result<Feed> {
         let m = dataset.modality(modality);
-        let (cells, features) = (m.cells(), m.features());
+        let (cells, features) = (m.cells(), input.width());
         s.end();
         if !resident {
             let buffer = s.resident([batch, features])?;
@@ -45,11 +45,10 @@ impl Feed {
         const ROWS: usize = 256;
         let mut host = vec![0.0f32; ROWS * features];
         for first in (0..cells).step_by(ROWS) {
-            let rows = ROWS.min(cells - first);
-            for r in 0..rows {
-                preprocess.row(m, first + r, &mut host[r * features..(r + 1) * features])?;
-            }
-            s.upload_at(x, first * features, &host[..rows * features])?;
+            let rows: Vec<u32> = (first as u32..cells.min(first + ROWS) as u32).collect();
+            let host = &mut host[..rows.len() * features];
+            input.rows(m, &rows, host)?;
+            s.upload_at(x, first * features, host)?;
         }
         Ok(Feed { modality, features, source: Source::Resident { x, order } })
     }
@@ -71,20 +70,11 @@ impl Feed {
     }
 
     /// What the host has to do before a step on slots `start .. start + rows`: nothing for a resident modality.
-    pub fn stage(
-        &mut self,
-        s: &mut Step,
-        dataset: &Dataset,
-        preprocess: &Preprocess,
-        plan: &Plan,
-        start: usize,
-        rows: usize,
-    ) -> Result<()> {
+    pub fn stage(&mut self, s: &mut Step, dataset: &Dataset, input: &mut Input, plan: &Plan, start: usize, rows: usize) -> Result<()> {
         if let Source::Staged { buffer, host } = &mut self.source {
-            for (out, &row) in host.chunks_exact_mut(self.features.max(1)).zip(&plan.order(self.modality)[start..start + rows]) {
-                preprocess.row(dataset.modality(self.modality), row as usize, out)?;
-            }
-            s.upload(*buffer, &host[..rows * self.features])?;
+            let host = &mut host[..rows * self.features];
+            input.rows(dataset.modality(self.modality), &plan.order(self.modality)[start..start + rows], host)?;
+            s.upload(*buffer, host)?;
         }
         Ok(())
     }
@@ -104,14 +94,14 @@ impl Feed {
 
 /// Which modalities may lie on the device whole: in their order, while they fit half of the device's free memory, or a quarter of
 /// the host's.
-pub fn resident(device: &Device, dataset: &Dataset) -> Vec<bool> {
+pub fn resident(device: &Device, dataset: &Dataset, inputs: &[Input]) -> Vec<bool> {
     let mut left = device.free_memory().map_or_else(|| available_memory() / 4, |free| free / 2);
     let mut fits = |bytes: usize| {
         let yes = bytes <= left;
         left -= if yes { bytes } else { 0 };
         yes
     };
-    dataset.modalities().iter().map(|m| fits(4 * m.cells() * m.features())).collect()
+    dataset.modalities().iter().zip(inputs).map(|(m, input)| fits(4 * m.cells() * input.width())).collect()
 }
 
 /// Bytes that programs may still take on this machine; 4 GiB where the system does not say.

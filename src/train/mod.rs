@@ -9,6 +9,7 @@
 
 pub mod evaluate;
 pub mod feed;
+pub mod input;
 pub mod prepare;
 pub mod session;
 pub mod stepper;
@@ -230,7 +231,7 @@ impl<'a> Training<'a> {
                 }
                 let number = ((self.at.epoch - 1) * steps + self.at.done + 1) as u64;
                 let (s, model) = (&mut self.session.step, &*self.session.model);
-                let data = Some((self.request.dataset, self.session.preprocess.as_slice()));
+                let data = Some((self.request.dataset, self.session.inputs.as_mut_slice()));
                 self.stepper.step(s, model, data, &self.plan, number, self.at.done * self.plan.batch())?;
                 self.at.done += 1;
                 let tell = told.is_none_or(|t| t.elapsed() >= TELL_EVERY);
@@ -292,7 +293,7 @@ impl<'a> Training<'a> {
         for part in 0..parts {
             let (start, end) = (slots * part / parts, slots * (part + 1) / parts);
             let (s, model) = (&mut self.session.step, &*self.session.model);
-            let values = self.stepper.evaluate(s, model, (self.request.dataset, &self.session.preprocess), held, start, end - start)?;
+            let values = self.stepper.evaluate(s, model, (self.request.dataset, &mut self.session.inputs), held, start, end - start)?;
             sums.iter_mut().zip(values).for_each(|(sum, v)| *sum += v * (end - start) as f64);
         }
         Ok(Some(sums.iter().map(|s| s / slots as f64).collect()))
@@ -305,7 +306,7 @@ impl<'a> Training<'a> {
     /// An error that names step, term and operation if a loss was not finite.
     fn check_finite(&mut self) -> Result<()> {
         let Some((number, phase, term)) = self.stepper.stopped(&mut self.session.step)? else { return Ok(()) };
-        let data = (self.request.dataset, self.session.preprocess.as_slice());
+        let data = (self.request.dataset, self.session.inputs.as_mut_slice());
         let (s, model) = (&mut self.session.step, &*self.session.model);
         let op = self.stepper.culprit(s, model, data, &self.plan, [number, phase as u64])?;
         Err(Error::Diverged { step: number, term: self.session.model.terms(phase)[term].clone(), op })
@@ -357,8 +358,8 @@ impl<'a> Training<'a> {
             self.session.calibrate(dataset, m, rows)?;
         }
         let mut tensors = weights(&mut self.session.step)?;
-        for (m, p) in dataset.modalities().iter().zip(&self.session.preprocess) {
-            tensors.extend(prepare::preprocess_tensors(m.name(), p));
+        for (m, input) in dataset.modalities().iter().zip(&self.session.inputs) {
+            tensors.extend(input.tensors(m.name()));
         }
         self.run.save_model(&tensors, &serde_json::json!({ "model": self.request.model.name }))?;
         for (m, modality) in dataset.modalities().iter().enumerate() {

@@ -1,12 +1,13 @@
 //! From a request to everything a training needs: which cells, which pairs, what is done to the rows, the model on its device.
 
 use super::feed::{self, Feed};
+use super::input::Input;
 use super::session::Session;
 use super::stepper::{MOST_MODALITIES, Stepper};
 use super::{TrainRequest, enough_cells};
 use crate::data::Dataset;
 use crate::data::plan::{Plan, Unit};
-use crate::data::preprocess::{Preprocess, Recipe};
+use crate::data::preprocess::Recipe;
 use crate::data::split::{self, Split};
 use crate::device::Device;
 use crate::engine::Step;
@@ -14,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::models::Modality;
 use crate::models::options::Value;
 use crate::models::settings::Settings;
-use crate::run::{Config, ModalityShape, Run, Saved, Tensor};
+use crate::run::{Config, ModalityShape, Run};
 use std::path::{Path, PathBuf};
 
 /// What will be trained on what: told before the first step.
@@ -82,20 +83,21 @@ impl Preparation {
         let pairs = (known.len(), used.len());
 
         let mut settings = request.settings.clone();
-        let mut preprocess = Vec::new();
+        let mut inputs = Vec::new();
         for (m, rows) in dataset.modalities().iter().zip(&training_rows) {
             let chosen = Recipe::from_words(settings.of("preprocess", m.name())?.words()?)?;
             let recipe = chosen.resolve(m, request.model.count_recipe)?;
             settings.fill("preprocess", m.name(), Value::Words(recipe.to_string().split(',').map(str::to_string).collect()));
-            preprocess.push(Preprocess::fit(m, rows, &recipe)?);
+            let components = if settings.has("pca_dim") { settings.of("pca_dim", m.name())?.count()? } else { 0 };
+            inputs.push(Input::fit(m, rows, &recipe, components, request.seed)?);
         }
-        let modalities = model_modalities(dataset, &preprocess);
+        let modalities = model_modalities(dataset, &inputs);
         let cells = training_rows.iter().map(Vec::len).max().unwrap_or(0);
         (request.model.resolve)(&mut settings, &modalities, cells)?;
         let plan = Plan::new(request.seed, settings.get("batch_size")?.count()?, training_rows.clone(), used);
 
         let described = device.describe();
-        let resident = feed::resident(&device, dataset);
+        let resident = feed::resident(&device, dataset, &inputs);
         let mut step = Step::new(device, request.seed, request.precision)?;
         let model = (request.model.build)(&mut step, &settings, &modalities)?;
         enough_cells(&*model, &plan, request.model)?;
@@ -113,7 +115,7 @@ impl Preparation {
         let slots = plan.slots().max(held.as_ref().map_or(0, Plan::slots));
         let batch = plan.batch().max(held.as_ref().map_or(0, |h| h.slots().min(2 * plan.batch())));
         let mut feeds = Vec::new();
-        for (m, p) in preprocess.iter().enumerate() {
+        for (m, p) in inputs.iter_mut().enumerate() {
             feeds.push(Feed::new(&mut step, dataset, m, p, slots, batch, resident[m])?);
         }
         let stepper = Stepper::new(&mut step, &*model, feeds, slots, fully_paired)?;
@@ -126,7 +128,7 @@ impl Preparation {
                 cells: (training_rows[m].len(), held_rows[m].len()),
                 features,
                 missing: data.facts().missing as f64 / (data.cells() * features).max(1) as f64,
-                steps: preprocess[m].recipe().to_string(),
+                steps: inputs[m].describe(),
                 resident: resident[m],
             }
         };
@@ -137,7 +139,7 @@ impl Preparation {
             parameters: step.params().count(),
             batch: (plan.batch(), plan.steps()),
         };
-        let session = Session::new(step, model, preprocess);
+        let session = Session::new(step, model, inputs);
         Ok(Preparation { session, stepper, plan, held, training_rows, settings, run, prepared })
     }
 }
@@ -157,13 +159,13 @@ fn check_modalities(dataset: &Dataset) -> Result<()> {
 }
 
 /// The modalities as a model sees them.
-pub(super) fn model_modalities(dataset: &Dataset, preprocess: &[Preprocess]) -> Vec<Modality> {
-    let modality = |(m, p): (&crate::data::Modality, &Preprocess)| Modality {
+pub(super) fn model_modalities(dataset: &Dataset, inputs: &[Input]) -> Vec<Modality> {
+    let modality = |(m, input): (&crate::data::Modality, &Input)| Modality {
         name: m.name().to_string(),
-        features: m.features(),
-        deviations: p.unit_sd().to_vec(),
+        features: input.width(),
+        deviations: input.deviations(),
     };
-    dataset.modalities().iter().zip(preprocess).map(modality).collect()
+    dataset.modalities().iter().zip(inputs).map(modality).collect()
 }
 
 /// Units of the dataset, as a plan takes them.
@@ -204,17 +206,4 @@ fn dataset_path(dataset: &Path, run: &Path) -> PathBuf {
         Ok(inside) => inside.to_path_buf(),
         Err(_) => std::fs::canonicalize(dataset).unwrap_or_else(|_| dataset.to_path_buf()),
     }
-}
-
-/// What preprocessing learnt, as the run keeps it.
-pub(super) fn preprocess_tensors(name: &str, p: &Preprocess) -> Vec<Tensor> {
-    let tensor = |what: &str, v: &[f32]| (format!("preprocess.{name}.{what}"), [1, v.len()], v.to_vec());
-    vec![tensor("mean", p.means()), tensor("scale", p.scales()), tensor("unit_mean", p.unit_mean()), tensor("unit_sd", p.unit_sd())]
-}
-
-/// The preprocessing of a run's modality.
-pub(super) fn preprocess_of(saved: &Saved, settings: &Settings, m: &crate::data::Modality) -> Result<Preprocess> {
-    let recipe = settings.of("preprocess", m.name())?.words()?.join(",");
-    let part = |what: &str| Ok::<_, Error>(saved.need(&format!("preprocess.{}.{what}", m.name()))?.1.to_vec());
-    Preprocess::from_parts(&recipe, part("mean")?, part("scale")?, part("unit_mean")?, part("unit_sd")?)
 }

@@ -1,7 +1,7 @@
 //! A model on a device, with what turns a modality's raw rows into its input: what training, embedding and translation share.
 
+use super::input::Input;
 use crate::data::dataset::Dataset;
-use crate::data::preprocess::Preprocess;
 use crate::engine::{Step, Var};
 use crate::error::Result;
 use crate::models::Model;
@@ -19,7 +19,7 @@ pub struct Session {
     /// The model.
     pub model: Box<dyn Model>,
     /// One a modality, fitted on the training cells.
-    pub preprocess: Vec<Preprocess>,
+    pub inputs: Vec<Input>,
     /// Staging on the device for rows that pass through, one a modality, made when first needed.
     stages: Vec<Option<Var>>,
     host: Vec<f32>,
@@ -27,32 +27,29 @@ pub struct Session {
 
 impl Session {
     /// From its parts.
-    pub fn new(step: Step, model: Box<dyn Model>, preprocess: Vec<Preprocess>) -> Session {
-        let stages = vec![None; preprocess.len()];
-        Session { step, model, preprocess, stages, host: Vec::new() }
+    pub fn new(step: Step, model: Box<dyn Model>, inputs: Vec<Input>) -> Session {
+        let stages = vec![None; inputs.len()];
+        Session { step, model, inputs, stages, host: Vec::new() }
     }
 
     /// Puts `rows` of a modality on the device and begins an evaluation step on them; x [rows, features]. At most [`CHUNK`] rows.
     fn begin_on(&mut self, dataset: &Dataset, modality: usize, rows: &[u32]) -> Result<Var> {
-        let features = dataset.modality(modality).features();
+        let width = self.inputs[modality].width();
         let stage = match self.stages[modality] {
             Some(v) => v,
             None => {
                 self.step.end();
-                let v = self.step.resident([CHUNK, features])?;
+                let v = self.step.resident([CHUNK, width])?;
                 self.stages[modality] = Some(v);
                 v
             }
         };
-        self.host.resize(rows.len() * features, 0.0);
-        let preprocess = &self.preprocess[modality];
-        for (out, &row) in self.host.chunks_exact_mut(features.max(1)).zip(rows) {
-            preprocess.row(dataset.modality(modality), row as usize, out)?;
-        }
+        self.host.resize(rows.len() * width, 0.0);
+        self.inputs[modality].rows(dataset.modality(modality), rows, &mut self.host)?;
         self.step.upload(stage, &self.host)?;
         self.step.begin(false, 0, 0)?;
-        let x = self.step.part(stage, 0, rows.len() * features);
-        Ok(self.step.reshaped(x, [rows.len(), features]))
+        let x = self.step.part(stage, 0, rows.len() * width);
+        Ok(self.step.reshaped(x, [rows.len(), width]))
     }
 
     /// Runs `f` on every chunk of `rows` and hands its result's rows to `sink`.
@@ -90,14 +87,19 @@ impl Session {
             let z = m.encode(s, from, x);
             m.decode(s, to, z)
         };
-        self.each_chunk(dataset, from, rows, decode, sink)
+        let back = self.inputs[to].clone();
+        let mut features = Vec::new();
+        self.each_chunk(dataset, from, rows, decode, &mut |row, y| {
+            back.features(y, &mut features);
+            sink(row, &features)
+        })
     }
 
     /// Replaces batch norm's running statistics by those of `rows`, with nothing dropped and no noise: embeddings then do not
     /// depend on the momentum or on the last minibatches.
     pub fn calibrate(&mut self, dataset: &Dataset, modality: usize, rows: &[u32]) -> Result<()> {
         self.step.begin(false, 0, 0)?;
-        let none = self.step.alloc([0, dataset.modality(modality).features()]);
+        let none = self.step.alloc([0, self.inputs[modality].width()]);
         let Some((_, state)) = self.model.before_norm(&mut self.step, modality, none) else { return Ok(()) };
         let width = self.step.dims(state.mean)[1];
         // Welford's recurrence, row by row in f64

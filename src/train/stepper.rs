@@ -1,9 +1,9 @@
 //! One training step, and one pass over held-out cells: what the training loop and `couplet bench step` call alike.
 
 use super::feed::Feed;
+use super::input::Input;
 use crate::data::dataset::Dataset;
 use crate::data::plan::Plan;
-use crate::data::preprocess::Preprocess;
 use crate::device::launch::GraphId;
 use crate::engine::ops::ledger::Ledger;
 use crate::engine::optim::Adam;
@@ -15,8 +15,8 @@ use crate::models::{Losses, Minibatch, Model};
 pub const MOST_MODALITIES: usize = 16;
 const MOST_PAIRS: usize = MOST_MODALITIES * (MOST_MODALITIES - 1) / 2;
 
-/// The dataset and its modalities' preprocessing, from which rows are staged.
-pub type Data<'a> = (&'a Dataset, &'a [Preprocess]);
+/// The dataset and its modalities' way in, from which rows are staged.
+pub type Data<'a> = (&'a Dataset, &'a mut [Input]);
 
 /// What a step needs besides the model: the modalities' way in, the pairs' weights, optimisers and the ledger of its loss terms.
 pub struct Stepper {
@@ -66,8 +66,8 @@ impl Stepper {
     /// Training step `number` (from 1) on the slots from `start`.
     pub fn step(&mut self, s: &mut Step, model: &dyn Model, data: Option<Data>, plan: &Plan, number: u64, start: usize) -> Result<()> {
         let rows = plan.batch();
-        if let Some((dataset, preprocess)) = data {
-            for (feed, p) in self.feeds.iter_mut().zip(preprocess) {
+        if let Some((dataset, inputs)) = data {
+            for (feed, p) in self.feeds.iter_mut().zip(inputs) {
                 feed.stage(s, dataset, p, plan, start, rows)?;
             }
         }
@@ -129,12 +129,12 @@ impl Stepper {
         &mut self,
         s: &mut Step,
         model: &dyn Model,
-        (dataset, preprocess): Data,
+        (dataset, inputs): Data,
         plan: &Plan,
         start: usize,
         rows: usize,
     ) -> Result<Vec<f64>> {
-        for (feed, p) in self.feeds.iter_mut().zip(preprocess) {
+        for (feed, p) in self.feeds.iter_mut().zip(inputs) {
             feed.stage(s, dataset, p, plan, start, rows)?;
         }
         let mut values = Vec::new();
@@ -197,12 +197,12 @@ impl Stepper {
         &mut self,
         s: &mut Step,
         model: &dyn Model,
-        (dataset, preprocess): Data,
+        (dataset, inputs): Data,
         plan: &Plan,
         [number, phase]: [u64; 2],
     ) -> Result<String> {
         let start = (number as usize - 1) % plan.steps() * plan.batch();
-        for (feed, p) in self.feeds.iter_mut().zip(preprocess) {
+        for (feed, p) in self.feeds.iter_mut().zip(inputs) {
             feed.stage(s, dataset, p, plan, start, plan.batch())?;
         }
         s.begin(true, number, start)?;

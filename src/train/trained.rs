@@ -1,9 +1,9 @@
 //! A finished run: it embeds cells, translates between modalities, and says how well.
 
-use super::prepare::{model_modalities, preprocess_of};
+use super::input::Input;
+use super::prepare::model_modalities;
 use super::session::{Session, Sink};
 use crate::data::Dataset;
-use crate::data::preprocess::Preprocess;
 use crate::device::Device;
 use crate::engine::{Precision, Step};
 use crate::error::{Error, Result};
@@ -62,16 +62,16 @@ impl Trained {
     pub(crate) fn session(&mut self, dataset: &Dataset) -> Result<&mut Session> {
         if self.session.is_none() {
             self.check(dataset)?;
-            let preprocess: Vec<Preprocess> =
-                dataset.modalities().iter().map(|m| preprocess_of(&self.saved, &self.settings, m)).collect::<Result<_>>()?;
+            let inputs: Vec<Input> =
+                dataset.modalities().iter().map(|m| Input::restore(&self.saved, &self.settings, m)).collect::<Result<_>>()?;
             let Some(device) = self.device.take() else {
                 return Err(Error::Internal("the run's device went to a dataset that it does not fit".into()));
             };
             // In f32 whatever it was trained in: one pass, and the same numbers on every device.
             let mut step = Step::new(device, self.config.seed, Precision::F32)?;
-            let model = (self.spec.build)(&mut step, &self.settings, &model_modalities(dataset, &preprocess))?;
+            let model = (self.spec.build)(&mut step, &self.settings, &model_modalities(dataset, &inputs))?;
             step.restore(|name| self.saved.get(name))?;
-            self.session = Some(Session::new(step, model, preprocess));
+            self.session = Some(Session::new(step, model, inputs));
         }
         self.session.as_mut().ok_or_else(|| Error::Internal("a session was just made".into()))
     }
@@ -116,7 +116,7 @@ impl Trained {
         if space == Space::Model {
             return session.translate(dataset, [from, to], &rows, sink);
         }
-        let undo = session.preprocess[to].clone();
+        let undo = session.inputs[to].preprocess().clone();
         let mut row = Vec::new();
         session.translate(dataset, [from, to], &rows, &mut |r, x| {
             row.clear();

@@ -1,0 +1,216 @@
+//! Minibatches drawn afresh, for models that do not pass over their cells in order (JAMIE).
+//!
+//! A minibatch of B holds some known pairs, as many as B trials of a given probability give, and otherwise cells of each modality
+//! drawn each by itself. Nothing is drawn twice within a minibatch as long as a modality has B cells. Two rows that are known to be
+//! the same cell stand in the same slot, also where they met by chance, so that the correspondence of a minibatch is a weight a slot.
+//! Where every cell is paired, a minibatch is B cells seen in all modalities. Everything is a function of (seed, minibatch).
+
+use super::plan::Unit;
+use crate::engine::rng::Sequence;
+
+const DRAWS: u32 = 0xD4A3;
+const NONE: u32 = u32::MAX;
+
+/// What is drawn from, and how.
+pub struct Draws {
+    /// All rows of a modality.
+    rows: Vec<Vec<u32>>,
+    units: Vec<Unit>,
+    /// The unit of a modality's row, by position in `rows`.
+    unit_of: Vec<Vec<u32>>,
+    /// The position in `rows` of a unit's row of a modality.
+    place: Vec<Vec<u32>>,
+    /// Probability that a slot holds a known pair.
+    pair_fraction: f64,
+    fully: bool,
+}
+
+impl Draws {
+    /// For the rows of each modality and the units among them.
+    pub fn new(rows: Vec<Vec<u32>>, units: Vec<Unit>, pair_fraction: f64) -> Draws {
+        let place_of = |all: &[u32], row: u32| all.iter().position(|&r| r == row).map_or(NONE, |p| p as u32);
+        let sorted = |all: &[u32]| all.is_sorted();
+        let place: Vec<Vec<u32>> = (0..rows.len())
+            .map(|m| {
+                let find = |row: u32| match sorted(&rows[m]) {
+                    true => rows[m].binary_search(&row).map_or(NONE, |p| p as u32),
+                    false => place_of(&rows[m], row),
+                };
+                units.iter().map(|u| u.rows[m].map_or(NONE, find)).collect()
+            })
+            .collect();
+        let unit_of = (0..rows.len())
+            .map(|m| {
+                let mut of = vec![NONE; rows[m].len()];
+                place[m].iter().enumerate().filter(|(_, p)| **p != NONE).for_each(|(u, &p)| of[p as usize] = u as u32);
+                of
+            })
+            .collect();
+        let whole = |u: &Unit| u.confidence == 1.0 && u.rows.iter().all(Option::is_some);
+        let fully = rows.iter().all(|r| r.len() == units.len()) && units.iter().all(whole);
+        Draws { rows, units, unit_of, place, pair_fraction, fully }
+    }
+
+    /// Cells of a minibatch of at most `batch`, and how many there are in an epoch.
+    pub fn shape(&self, batch: usize) -> (usize, usize) {
+        let most = self.rows.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        let batch = batch.clamp(1, most);
+        (batch, (most / batch).max(1))
+    }
+
+    /// Appends minibatch `number` of `batch` slots to the modalities' orders and the pairs' weights.
+    pub fn append(&self, seed: u64, number: u32, batch: usize, orders: &mut [Vec<u32>], weights: &mut [Vec<f32>]) {
+        let mut draws = Sequence::new(seed, DRAWS, number);
+        let wanted = if self.fully { batch } else { (0..batch).filter(|_| draws.next_f64() < self.pair_fraction).count() };
+        let pairs = sample(&mut draws, self.units.len(), wanted.min(self.units.len()), &[]);
+        // Positions in `rows`, slot by slot.
+        let mut slots: Vec<Vec<u32>> = Vec::with_capacity(self.rows.len());
+        for (m, all) in self.rows.iter().enumerate() {
+            let mut own: Vec<u32> = pairs.iter().map(|&u| self.place[m][u as usize]).collect();
+            let mut taken: Vec<u32> = own.iter().copied().filter(|&p| p != NONE).collect();
+            let missing = batch - taken.len();
+            taken.sort_unstable();
+            let rest = if all.len() >= batch {
+                sample(&mut draws, all.len(), missing, &taken)
+            } else {
+                (0..missing).map(|_| draws.below(all.len()) as u32).collect()
+            };
+            let mut rest = rest.into_iter();
+            own.iter_mut().filter(|p| **p == NONE).for_each(|p| *p = rest.next().unwrap_or(0));
+            own.extend(rest);
+            slots.push(own);
+        }
+        self.align(pairs.len(), &mut slots);
+        for ((order, slots), all) in orders.iter_mut().zip(&slots).zip(&self.rows) {
+            order.extend(slots.iter().map(|&p| all[p as usize]));
+        }
+        let k = self.rows.len();
+        let mut pair = 0;
+        for i in 0..k {
+            for j in i + 1..k {
+                weights[pair].extend((0..batch).map(|s| {
+                    let [a, b] = [i, j].map(|m| self.unit_of[m][slots[m][s] as usize]);
+                    if a == b && a != NONE { self.units[a as usize].confidence } else { 0.0 }
+                }));
+                pair += 1;
+            }
+        }
+    }
+
+    /// Beyond the first `pairs` slots: rows that happen to be one cell move into one slot.
+    fn align(&self, pairs: usize, slots: &mut [Vec<u32>]) {
+        if self.fully || slots.is_empty() {
+            return;
+        }
+        let (first, others) = slots.split_at_mut(1);
+        let mut slot_of: Vec<(u32, usize)> =
+            (pairs..first[0].len()).map(|s| (self.unit_of[0][first[0][s] as usize], s)).filter(|(u, _)| *u != NONE).collect();
+        slot_of.sort_unstable();
+        for (m, own) in others.iter_mut().enumerate() {
+            let mut s = pairs;
+            while s < own.len() {
+                let unit = self.unit_of[m + 1][own[s] as usize];
+                let there = slot_of.binary_search_by_key(&unit, |&(u, _)| u).ok().map(|at| slot_of[at].1);
+                match there {
+                    Some(t) if unit != NONE && t != s && self.unit_of[m + 1][own[t] as usize] != unit => own.swap(s, t),
+                    _ => s += 1,
+                }
+            }
+        }
+    }
+}
+
+/// `count` different numbers below `n`, none of which is in `taken` (sorted): Floyd's method on what is left.
+fn sample(draws: &mut Sequence, n: usize, count: usize, taken: &[u32]) -> Vec<u32> {
+    let left = n - taken.len();
+    let mut chosen: Vec<u32> = Vec::with_capacity(count);
+    let mut sorted: Vec<u32> = Vec::with_capacity(count);
+    for top in left - count..left {
+        let drawn = draws.below(top + 1) as u32;
+        let pick = if sorted.binary_search(&drawn).is_ok() { top as u32 } else { drawn };
+        sorted.insert(sorted.binary_search(&pick).unwrap_or_else(|at| at), pick);
+        chosen.push(pick);
+    }
+    draws.shuffle(&mut chosen);
+    if taken.is_empty() {
+        return chosen;
+    }
+    // The i-th number that is not taken: as many taken ones lie before it as are below it, which grows with it.
+    let nth = |i: u32| {
+        let mut at = i;
+        loop {
+            let below = taken.partition_point(|&t| t <= at) as u32;
+            if i + below == at {
+                return at;
+            }
+            at = i + below;
+        }
+    };
+    chosen.into_iter().map(nth).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(a: u32, b: u32) -> Unit {
+        Unit { rows: vec![Some(a), Some(b)], confidence: 1.0 }
+    }
+
+    fn minibatch(d: &Draws, number: u32, batch: usize) -> (Vec<u32>, Vec<u32>, Vec<f32>) {
+        let (mut orders, mut weights) = (vec![Vec::new(); 2], vec![Vec::new()]);
+        d.append(3, number, batch, &mut orders, &mut weights);
+        let (a, b) = (orders.remove(0), orders.remove(0));
+        (a, b, weights.remove(0))
+    }
+
+    fn distinct(rows: &[u32]) -> bool {
+        let mut rows = rows.to_vec();
+        rows.sort_unstable();
+        rows.windows(2).all(|w| w[0] != w[1])
+    }
+
+    #[test]
+    fn fully_paired_minibatches_are_the_same_cells_once_each() {
+        let d = Draws::new(vec![(0..50).collect(); 2], (0..50).map(|i| unit(i, 49 - i)).collect(), 0.8);
+        assert_eq!(d.shape(20), (20, 2));
+        let (a, b, w) = minibatch(&d, 1, 20);
+        assert!(distinct(&a) && a.iter().zip(&b).all(|(a, b)| a + b == 49) && w.iter().all(|&w| w == 1.0));
+        assert_ne!(a, minibatch(&d, 2, 20).0);
+        assert_eq!(a, minibatch(&d, 1, 20).0);
+    }
+
+    #[test]
+    fn rows_that_are_one_cell_share_a_slot_however_they_came_in() {
+        // 40 and 60 rows, 30 pairs: with all cells of the first drawn, every partner that is drawn must stand beside its cell.
+        let units: Vec<Unit> = (0..30).map(|i| unit(i, 59 - i)).collect();
+        let d = Draws::new(vec![(0..40).collect(), (0..60).collect()], units, 0.3);
+        for number in 0..20 {
+            let (a, b, w) = minibatch(&d, number, 40);
+            assert!(distinct(&a) && distinct(&b), "nothing is drawn twice");
+            for (s, &row) in a.iter().enumerate() {
+                let partner = (row < 30).then_some(59 - row);
+                let drawn = partner.and_then(|p| b.iter().position(|&b| b == p));
+                assert_eq!(w[s], if drawn.is_some() { 1.0 } else { 0.0 }, "minibatch {number}, slot {s}");
+                assert!(drawn.is_none_or(|at| at == s), "minibatch {number}: the partner of slot {s} is in slot {drawn:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_modality_with_fewer_cells_is_drawn_with_replacement_and_none_known_gives_no_weight() {
+        let d = Draws::new(vec![(0..5).collect(), (0..30).collect()], Vec::new(), 0.8);
+        assert_eq!(d.shape(512), (30, 1));
+        let (a, b, w) = minibatch(&d, 0, 30);
+        assert!(a.iter().all(|&r| r < 5) && distinct(&b) && w.iter().all(|&w| w == 0.0));
+    }
+
+    #[test]
+    fn a_sample_avoids_what_is_taken() {
+        let mut draws = Sequence::new(1, 2, 3);
+        let all = sample(&mut draws, 10, 6, &[0, 3, 4, 9]);
+        let mut sorted = all.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, [1, 2, 5, 6, 7, 8]);
+    }
+}

@@ -1,0 +1,241 @@
+//! From a modality's raw rows to what a model is given, and back: the preprocessing steps, then, where the model asks for it, a
+//! projection onto principal components.
+//!
+//!   forward    x → steps → V (x - m) → (s - μ)/σ             V [width, features], m [features]; μ, σ scalars over all training scores
+//!   backward   s → σ s + μ → Vᵀ s + m                        in the preprocessed units of the features
+//!   fitted     on the training cells alone, and kept with the run
+//!
+//! One scalar scales all components: their relative size stays as the principal components left it (JAMIE, section on preprocessing).
+
+use crate::data::Modality;
+use crate::data::preprocess::{Preprocess, Recipe};
+use crate::device::cpu_gemm::{Layout, gemm};
+use crate::error::{Error, Result};
+use crate::metrics::Matrix;
+use crate::metrics::pca::Pca;
+use crate::models::settings::Settings;
+use crate::run::{Saved, Tensor};
+
+/// Rows that are preprocessed at once before they are projected.
+const ROWS: usize = 256;
+
+/// A modality's way in.
+#[derive(Clone, Debug)]
+pub struct Input {
+    preprocess: Preprocess,
+    projection: Option<Projection>,
+    scratch: Vec<f32>,
+}
+
+#[derive(Clone, Debug)]
+struct Projection {
+    width: usize,
+    /// [width, features]; rows beyond the rank of the training cells are zero.
+    components: Vec<f32>,
+    /// [features]
+    centre: Vec<f32>,
+    /// [width]: V·m, taken off the scores.
+    offset: Vec<f32>,
+    mean: f32,
+    deviation: f32,
+}
+
+impl Input {
+    /// Fits the steps and, if `components` is not 0, that many components (as many as there are cells or features at most).
+    pub fn fit(modality: &Modality, rows: &[u32], recipe: &Recipe, components: usize, seed: u64) -> Result<Input> {
+        let mut input = Input { preprocess: Preprocess::fit(modality, rows, recipe)?, projection: None, scratch: Vec::new() };
+        let width = components.min(rows.len()).min(modality.features());
+        if width > 0 {
+            let features = modality.features();
+            let mut x = vec![0.0; rows.len() * features];
+            input.rows(modality, rows, &mut x)?;
+            let all: Vec<u32> = (0..rows.len() as u32).collect();
+            let matrix = Matrix::new(&x, rows.len(), features);
+            let fitted = Pca::fit(matrix, &all, width, seed);
+            let mut projection = Projection {
+                width,
+                components: vec![0.0; width * features],
+                centre: vec![0.0; features],
+                offset: vec![0.0; width],
+                mean: 0.0,
+                deviation: 1.0,
+            };
+            if let Some(pca) = fitted {
+                projection.components.iter_mut().zip(&pca.components).for_each(|(to, from)| *to = *from as f32);
+                projection.centre.iter_mut().zip(&pca.mean).for_each(|(to, from)| *to = *from as f32);
+                projection.set_offset();
+                let mut scores = vec![0.0; rows.len() * width];
+                projection.forward(&x, rows.len(), &mut scores);
+                let n = scores.len() as f64;
+                let mean = scores.iter().map(|&s| s as f64).sum::<f64>() / n;
+                let variance = scores.iter().map(|&s| (s as f64 - mean).powi(2)).sum::<f64>() / n;
+                projection.mean = mean as f32;
+                projection.deviation = if variance > 0.0 { variance.sqrt() as f32 } else { 1.0 };
+            }
+            input.projection = Some(projection);
+        }
+        Ok(input)
+    }
+
+    /// The preprocessing steps.
+    pub fn preprocess(&self) -> &Preprocess {
+        &self.preprocess
+    }
+
+    /// How many numbers a model is given of a cell.
+    pub fn width(&self) -> usize {
+        self.projection.as_ref().map_or(self.preprocess.features(), |p| p.width)
+    }
+
+    /// What is done to a row, for a person.
+    pub fn describe(&self) -> String {
+        let steps = self.preprocess.recipe().to_string();
+        self.projection.as_ref().map_or(steps.clone(), |p| format!("{steps}, {} principal components", p.width))
+    }
+
+    /// The standard deviation of each number that a model is given, over the training cells.
+    pub fn deviations(&self) -> Vec<f32> {
+        self.projection.as_ref().map_or_else(|| self.preprocess.unit_sd().to_vec(), |p| vec![1.0; p.width])
+    }
+
+    /// Rows of a modality as a model is given them: `out` [rows, width]. An error names the cell and the feature.
+    pub fn rows(&mut self, modality: &Modality, rows: &[u32], out: &mut [f32]) -> Result<()> {
+        let (features, width) = (self.preprocess.features(), self.width());
+        let Some(projection) = &self.projection else {
+            for (out, &row) in out.chunks_exact_mut(width.max(1)).zip(rows) {
+                self.preprocess.row(modality, row as usize, out)?;
+            }
+            return Ok(());
+        };
+        self.scratch.resize(ROWS.min(rows.len().max(1)) * features, 0.0);
+        for (out, rows) in out.chunks_mut(ROWS * width).zip(rows.chunks(ROWS)) {
+            let x = &mut self.scratch[..rows.len() * features];
+            for (x, &row) in x.chunks_exact_mut(features).zip(rows) {
+                self.preprocess.row(modality, row as usize, x)?;
+            }
+            projection.forward(x, rows.len(), out);
+        }
+        Ok(())
+    }
+
+    /// What a model makes of cells, `y` [rows, width], as preprocessed features: `out` [rows, features].
+    pub fn features(&self, y: &[f32], out: &mut Vec<f32>) {
+        out.clear();
+        match &self.projection {
+            None => out.extend_from_slice(y),
+            Some(p) => {
+                out.resize(y.len() / p.width * p.centre.len(), 0.0);
+                p.backward(y, out);
+            }
+        }
+    }
+
+    /// What the run keeps.
+    pub fn tensors(&self, name: &str) -> Vec<Tensor> {
+        let p = &self.preprocess;
+        let tensor = |what: &str, v: &[f32]| (format!("preprocess.{name}.{what}"), [1, v.len()], v.to_vec());
+        let mut all = vec![
+            tensor("mean", p.means()),
+            tensor("scale", p.scales()),
+            tensor("unit_mean", p.unit_mean()),
+            tensor("unit_sd", p.unit_sd()),
+        ];
+        if let Some(p) = &self.projection {
+            all.push((format!("preprocess.{name}.components"), [p.width, p.centre.len()], p.components.clone()));
+            all.push(tensor("centre", &p.centre));
+            all.push(tensor("score_mean_and_deviation", &[p.mean, p.deviation]));
+        }
+        all
+    }
+
+    /// Put together again from what a run kept.
+    pub fn restore(saved: &Saved, settings: &Settings, modality: &Modality) -> Result<Input> {
+        let name = modality.name();
+        let recipe = settings.of("preprocess", name)?.words()?.join(",");
+        let part = |what: &str| Ok::<_, Error>(saved.need(&format!("preprocess.{name}.{what}"))?.1.to_vec());
+        let preprocess = Preprocess::from_parts(&recipe, part("mean")?, part("scale")?, part("unit_mean")?, part("unit_sd")?)?;
+        let projection = match saved.get(&format!("preprocess.{name}.components")) {
+            None => None,
+            Some(([width, features], components)) => {
+                let (centre, scalars) = (part("centre")?, part("score_mean_and_deviation")?);
+                let [mean, deviation] = scalars[..] else {
+                    return Err(Error::usage(format!("the principal components of {name} are damaged: train the run again")));
+                };
+                if centre.len() != features || features != preprocess.features() || components.len() != width * features {
+                    return Err(Error::usage(format!("the principal components of {name} do not fit its features: train the run again")));
+                }
+                let offset = vec![0.0; width];
+                let mut p = Projection { width, components: components.to_vec(), centre, offset, mean, deviation };
+                p.set_offset();
+                Some(p)
+            }
+        };
+        Ok(Input { preprocess, projection, scratch: Vec::new() })
+    }
+}
+
+impl Projection {
+    fn set_offset(&mut self) {
+        let dot = |v: &[f32]| v.iter().zip(&self.centre).map(|(v, m)| *v as f64 * *m as f64).sum::<f64>() as f32;
+        self.offset = self.components.chunks_exact(self.centre.len()).map(dot).collect();
+    }
+
+    fn forward(&self, x: &[f32], rows: usize, out: &mut [f32]) {
+        let (mean, over) = (self.mean, 1.0 / self.deviation);
+        gemm(
+            Layout::NT,
+            [rows, self.width, self.centre.len()],
+            out,
+            x,
+            &self.components,
+            false,
+            rayon::current_num_threads(),
+            |first, row| {
+                row.iter_mut().zip(&self.offset[first..]).for_each(|(s, o)| *s = (*s - o - mean) * over);
+            },
+        );
+    }
+
+    fn backward(&self, y: &[f32], out: &mut [f32]) {
+        let scores: Vec<f32> = y.iter().map(|s| s * self.deviation + self.mean).collect();
+        let rows = y.len() / self.width;
+        let sizes = [rows, self.centre.len(), self.width];
+        gemm(Layout::NN, sizes, out, &scores, &self.components, false, rayon::current_num_threads(), |first, row| {
+            row.iter_mut().zip(&self.centre[first..]).for_each(|(x, m)| *x += m);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::simulate::{SimulateSpec, simulate};
+    use crate::data::{Dataset, Hooks};
+
+    #[test]
+    fn a_projection_of_full_rank_loses_nothing_and_scales_all_components_alike() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d");
+        simulate(&SimulateSpec { recipe: "branching", cells: Some(150), seed: 2 }, &path, &mut Hooks::default()).unwrap();
+        let d = Dataset::open(&path).unwrap();
+        let m = d.modality(1);
+        let rows: Vec<u32> = (0..150).collect();
+        let recipe = Recipe::parse("standardise").unwrap();
+        let mut input = Input::fit(m, &rows, &recipe, 512, 0).unwrap();
+        assert_eq!(input.width(), 100);
+        let (mut scores, mut back) = (vec![0.0; 150 * 100], Vec::new());
+        input.rows(m, &rows, &mut scores).unwrap();
+        let mean = scores.iter().map(|&s| s as f64).sum::<f64>() / scores.len() as f64;
+        let variance = scores.iter().map(|&s| (s as f64 - mean).powi(2)).sum::<f64>() / scores.len() as f64;
+        assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4, "{mean} {variance}");
+        input.features(&scores, &mut back);
+        let mut plain = Input::fit(m, &rows, &recipe, 0, 0).unwrap();
+        let mut x = vec![0.0; 150 * 100];
+        plain.rows(m, &rows, &mut x).unwrap();
+        assert!(x.iter().zip(&back).all(|(x, y)| (x - y).abs() < 1e-4), "what comes back is what went in");
+        // One row at a time gives the same numbers as all at once.
+        let mut one = vec![0.0; 100];
+        input.rows(m, &[77], &mut one).unwrap();
+        assert_eq!(one, scores[7700..7800]);
+    }
+}
