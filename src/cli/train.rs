@@ -274,8 +274,9 @@ fn conclusion(run: &Path, dataset: &Dataset, s: &TrainSummary) -> String {
     let epochs = format!("{} epoch{}", s.epochs, if s.epochs == 1 { "" } else { "s" });
     let ended = match s.stopped {
         Stopped::Finished => format!("done after {epochs} in {took}{losses}"),
-        Stopped::Early { best } => {
-            format!("stopped after {epochs} in {took}{losses}: no better since epoch {best}, whose weights are kept")
+        Stopped::Early { best, kept } => {
+            let weights = if kept { ", whose weights are kept" } else { "" };
+            format!("stopped after {epochs} in {took}{losses}: no better since epoch {best}{weights}")
         }
         Stopped::Interrupted => {
             return format!(

@@ -51,6 +51,11 @@ impl Draws {
         Draws { rows, units, unit_of, place, pair_fraction, fully }
     }
 
+    /// Whether every minibatch is cells seen in all modalities.
+    pub fn fully_paired(&self) -> bool {
+        self.fully
+    }
+
     /// Cells of a minibatch of at most `batch`, and how many there are in an epoch.
     pub fn shape(&self, batch: usize) -> (usize, usize) {
         let most = self.rows.iter().map(Vec::len).max().unwrap_or(0).max(1);

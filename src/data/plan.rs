@@ -89,6 +89,9 @@ impl Plan {
 
     /// Whether every slot pairs every modality with confidence 1: weights need not be looked at.
     pub fn fully_paired(&self) -> bool {
+        if let Some(draws) = &self.draws {
+            return draws.fully_paired();
+        }
         self.units.len() == self.slots && self.units.iter().all(|u| u.confidence == 1.0 && u.rows.iter().all(Option::is_some))
     }
 

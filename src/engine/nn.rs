@@ -27,6 +27,16 @@ impl Linear {
         Linear { weight, bias, activation }
     }
 
+    /// Weights and biases uniform on ±1/√inputs, as PyTorch has them; the parameters are `NAME.weight` and `NAME.bias`.
+    pub fn fan_in(s: &mut Step, name: &str, group: Group, [inputs, outputs]: [usize; 2], activation: Activation) -> Linear {
+        let (weight_name, bias_name) = (format!("{name}.weight"), format!("{name}.bias"));
+        let values = init::fan_in_uniform(s.seed(), &weight_name, outputs * inputs, inputs);
+        let weight = s.parameter(weight_name, group, [outputs, inputs], values);
+        let values = init::fan_in_uniform(s.seed(), &bias_name, outputs, inputs);
+        let bias = s.parameter(bias_name, group, [1, outputs], values);
+        Linear { weight, bias, activation }
+    }
+
     /// x [B, in], result [B, out].
     #[track_caller]
     pub fn forward(&self, s: &mut Step, x: Var) -> Var {

@@ -131,6 +131,11 @@ impl Adam {
         }
     }
 
+    /// The group of parameters that it moves.
+    pub fn group(&self) -> Group {
+        self.group
+    }
+
     /// Steps taken so far.
     pub fn steps(&self) -> u64 {
         self.steps

@@ -4,10 +4,12 @@
 //! It knows no file, no loop and no device; [`crate::train`] drives all of them by the [`Model`] trait.
 
 pub mod coupled;
+pub mod jamie;
 pub mod options;
 pub mod settings;
 
 use crate::engine::ops::batch_norm::BatchNormState;
+use crate::engine::ops::ledger::Ledger;
 use crate::engine::optim::AdamSettings;
 use crate::engine::{Step, Var, Weight};
 use crate::error::{Error, Result, nearest};
@@ -43,6 +45,35 @@ pub struct Phase {
     pub group: usize,
     /// By which optimiser.
     pub optimiser: AdamSettings,
+    /// The longest that the phase's whole gradient may be; longer ones are shortened to it. 0: as it comes.
+    pub clip: f32,
+}
+
+/// How minibatches are made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sampling {
+    /// An epoch is a pass over the cells in a shuffled order.
+    Passes,
+    /// Every minibatch is drawn afresh; a slot is a known pair with this probability.
+    Draws {
+        /// The probability.
+        pair_fraction: f64,
+    },
+}
+
+/// When a training ends before its last epoch, and which weights it leaves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stopping {
+    /// When the held-out loss has not improved for `patience` epochs; the best weights.
+    HeldOut,
+    /// When, after `min_epochs`, the smallest minibatch loss of an epoch has not fallen by more than `min_increment` for `patience`
+    /// epochs; the last weights.
+    LeastLoss {
+        /// Epochs before it is looked at.
+        min_epochs: usize,
+        /// What counts as an improvement.
+        min_increment: f64,
+    },
 }
 
 /// A model, built for a data set.
@@ -71,6 +102,22 @@ pub trait Model: Send {
 
     /// The fewest cells that a minibatch may have.
     fn smallest_batch(&self) -> usize;
+
+    /// How minibatches are made.
+    fn sampling(&self) -> Sampling {
+        Sampling::Passes
+    }
+
+    /// When training ends.
+    fn stopping(&self) -> Stopping {
+        Stopping::HeldOut
+    }
+
+    /// Called before each epoch (from 1): annealed weights are turned here.
+    fn begin_epoch(&self, _s: &mut Step, _epoch: usize) {}
+
+    /// Called after the optimiser has moved a phase's parameters, in the same step: bounds on parameters are kept here.
+    fn after_step(&self, _s: &mut Step, _phase: usize, _ledger: &Ledger) {}
 }
 
 /// Builds a model on an engine for the modalities of a data set.
@@ -93,7 +140,7 @@ pub struct ModelSpec {
 }
 
 /// The models there are.
-pub static MODELS: &[ModelSpec] = &[coupled::SPEC];
+pub static MODELS: &[ModelSpec] = &[coupled::SPEC, jamie::SPEC];
 
 /// The model of that name; the error lists them.
 pub fn by_name(name: &str) -> Result<&'static ModelSpec> {

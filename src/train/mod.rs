@@ -25,7 +25,7 @@ use crate::device::Device;
 use crate::engine::{Precision, Step};
 use crate::error::{Error, Result};
 use crate::models::settings::Settings;
-use crate::models::{Model, ModelSpec};
+use crate::models::{Model, ModelSpec, Stopping};
 use crate::run::{Run, Saved, Tensor, bits, bits_list};
 use prepare::Preparation;
 use serde::{Deserialize, Serialize};
@@ -94,10 +94,12 @@ pub struct TrainProgress {
 pub enum Stopped {
     /// All epochs were done.
     Finished,
-    /// The held-out loss had not improved for `patience` epochs; the weights are those of this epoch.
+    /// The loss that is watched had not improved for `patience` epochs.
     Early {
-        /// The epoch with the best held-out loss.
+        /// The epoch with the best loss.
         best: usize,
+        /// Whether its weights are the run's; else the last epoch's are.
+        kept: bool,
     },
     /// By the user; a checkpoint has been written.
     Interrupted,
@@ -140,6 +142,11 @@ struct Progress {
     /// The last held-out loss.
     #[serde(with = "bits")]
     held_out: f64,
+    /// The sum of the epoch's losses so far and the smallest of them, where they are watched.
+    #[serde(with = "bits")]
+    so_far: f64,
+    #[serde(with = "bits")]
+    least: f64,
     seconds: f64,
 }
 
@@ -175,6 +182,8 @@ impl<'a> Training<'a> {
             best: f64::INFINITY,
             best_epoch: 0,
             held_out: f64::NAN,
+            so_far: 0.0,
+            least: f64::INFINITY,
             seconds: 0.0,
         };
         let mut training = Training {
@@ -210,11 +219,12 @@ impl<'a> Training<'a> {
         let mut resumed = self.at.done > 0;
         while self.at.epoch <= self.epochs {
             if self.patience > 0 && self.at.best_epoch > 0 && self.at.epoch > self.at.best_epoch + self.patience {
-                stopped = Stopped::Early { best: self.at.best_epoch };
+                stopped = Stopped::Early { best: self.at.best_epoch, kept: self.best.is_some() };
                 break;
             }
             let epoch_started = Instant::now();
             self.plan.shuffle(self.at.epoch as u32);
+            self.session.model.begin_epoch(&mut self.session.step, self.at.epoch);
             self.stepper.begin_epoch(&mut self.session.step, &self.plan)?;
             if !resumed {
                 self.at.sums.fill(0.0);
@@ -234,6 +244,7 @@ impl<'a> Training<'a> {
                 let data = Some((self.request.dataset, self.session.inputs.as_mut_slice()));
                 self.stepper.step(s, model, data, &self.plan, number, self.at.done * self.plan.batch())?;
                 self.at.done += 1;
+                self.watch_step()?;
                 let tell = told.is_none_or(|t| t.elapsed() >= TELL_EVERY);
                 if tell || self.session.step.on_cpu() {
                     self.check_finite()?;
@@ -257,8 +268,23 @@ impl<'a> Training<'a> {
         Ok(self.summary(stopped))
     }
 
+    /// Keeps the smallest minibatch loss of the epoch, for a model that stops by it.
+    fn watch_step(&mut self) -> Result<()> {
+        if let Stopping::LeastLoss { min_epochs, .. } = self.session.model.stopping()
+            && self.at.epoch > min_epochs
+        {
+            let so_far = self.stepper.sums(&mut self.session.step)?;
+            let so_far = self.total(&so_far, 1.0);
+            let before = if self.at.done > 1 { self.at.so_far } else { 0.0 };
+            self.at.least = if self.at.done > 1 { self.at.least.min(so_far - before) } else { so_far };
+            self.at.so_far = so_far;
+        }
+        Ok(())
+    }
+
     /// Held-out loss, a row of the history, the best weights so far.
     fn end_epoch(&mut self, history: &mut crate::run::history::History, took: Duration) -> Result<()> {
+        let stopping = self.session.model.stopping();
         let steps = self.plan.steps() as f64;
         let sums = self.stepper.sums(&mut self.session.step)?;
         let total = self.total(&sums, steps);
@@ -269,10 +295,16 @@ impl<'a> Training<'a> {
             self.at.held_out = if self.select_sum { values.iter().sum() } else { weighted };
             self.last.push(("held_out.total".into(), weighted));
             self.last.extend(self.terms.iter().map(|t| format!("held_out.{t}")).zip(values));
-            if self.at.held_out < self.at.best {
+            if stopping == Stopping::HeldOut && self.at.held_out < self.at.best {
                 (self.at.best, self.at.best_epoch) = (self.at.held_out, self.at.epoch);
                 self.best = Some(weights(&mut self.session.step)?);
             }
+        }
+        if let Stopping::LeastLoss { min_epochs, min_increment } = stopping
+            && self.at.epoch > min_epochs
+            && self.at.least < self.at.best - min_increment
+        {
+            (self.at.best, self.at.best_epoch) = (self.at.least, self.at.epoch);
         }
         let row: Vec<(&str, f64)> = self.last.iter().map(|(n, v)| (n.as_str(), *v)).collect();
         history.append(self.at.epoch, took.as_secs_f64(), &row)?;
@@ -335,7 +367,7 @@ impl<'a> Training<'a> {
     fn restore(&mut self, saved: &Saved) -> Result<()> {
         self.at = saved.record()?;
         self.session.step.restore(|name| saved.get(name))?;
-        if self.at.best_epoch > 0 {
+        if self.at.best_epoch > 0 && self.session.model.stopping() == Stopping::HeldOut {
             let best = weights(&mut self.session.step)?;
             let named = best.into_iter().map(|(n, d, _)| Ok((n.clone(), d, saved.need(&format!("best.{n}"))?.1.to_vec())));
             self.best = Some(named.collect::<Result<_>>()?);

@@ -12,9 +12,9 @@ use crate::data::split::{self, Split};
 use crate::device::Device;
 use crate::engine::Step;
 use crate::error::{Error, Result};
-use crate::models::Modality;
 use crate::models::options::Value;
 use crate::models::settings::Settings;
+use crate::models::{Modality, Sampling};
 use crate::run::{Config, ModalityShape, Run};
 use std::path::{Path, PathBuf};
 
@@ -94,12 +94,15 @@ impl Preparation {
         let modalities = model_modalities(dataset, &inputs);
         let cells = training_rows.iter().map(Vec::len).max().unwrap_or(0);
         (request.model.resolve)(&mut settings, &modalities, cells)?;
-        let plan = Plan::new(request.seed, settings.get("batch_size")?.count()?, training_rows.clone(), used);
-
         let described = device.describe();
         let resident = feed::resident(&device, dataset, &inputs);
         let mut step = Step::new(device, request.seed, request.precision)?;
         let model = (request.model.build)(&mut step, &settings, &modalities)?;
+        let batch = settings.get("batch_size")?.count()?;
+        let plan = match model.sampling() {
+            Sampling::Passes => Plan::new(request.seed, batch, training_rows.clone(), used),
+            Sampling::Draws { pair_fraction } => Plan::drawn(request.seed, batch, training_rows.clone(), used, pair_fraction),
+        };
         enough_cells(&*model, &plan, request.model)?;
         let held = (held_rows.iter().all(|r| r.len() >= model.smallest_batch()))
             .then(|| Plan::new(request.seed, usize::MAX, held_rows.clone(), held_units));

@@ -24,6 +24,7 @@ pub struct Stepper {
     /// An epoch's weights [slots, 1], a pair each; none where every slot is a pair.
     weights: Vec<Var>,
     optimisers: Vec<Adam>,
+    clips: Vec<f32>,
     ledgers: Vec<Ledger>,
     losses: Losses,
     term_vars: Vec<Var>,
@@ -49,7 +50,8 @@ impl Stepper {
             optimisers.push(Adam::new(s, phase.group, phase.optimiser)?);
             ledgers.push(Ledger::new(s, model.terms(p).len())?);
         }
-        Ok(Stepper { feeds, weights, optimisers, ledgers, losses: Vec::new(), term_vars: Vec::new(), graph: None, warm: 0 })
+        let clips = model.phases().iter().map(|p| p.clip).collect();
+        Ok(Stepper { feeds, weights, optimisers, clips, ledgers, losses: Vec::new(), term_vars: Vec::new(), graph: None, warm: 0 })
     }
 
     /// Takes over an epoch's order and weights.
@@ -108,7 +110,11 @@ impl Stepper {
             self.term_vars.extend(self.losses.iter().map(|(v, _)| *v));
             self.ledgers[phase].add(s, &self.term_vars);
             s.backward(&self.losses);
+            if self.clips[phase] > 0.0 {
+                s.clip_gradients(self.optimisers[phase].group(), self.clips[phase]);
+            }
             self.optimisers[phase].step(s, &self.ledgers[phase]);
+            model.after_step(s, phase, &self.ledgers[phase]);
             s.forget_gradients();
         }
     }

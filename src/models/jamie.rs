@@ -1,0 +1,287 @@
+//! JAMIE: joint variational autoencoders for imputation and embedding (Kalafut, Huang and Wang, Nature Machine Intelligence 5, 2023).
+//!
+//! One variational autoencoder a modality; the latent vectors of cells known to correspond are averaged before they are decoded:
+//!
+//!   z_i = μ_i + (exp(½ logvar_i) + 10⁻⁷) e                    c_i = (σ_i z_i + σ_j W_ij z_j) / (σ_i + σ_j Σ W_ij)
+//!   L   = β w_KL Σ KL_i + w_rec Σ |D_i(c_i) - x_i|² + w_comb Σ |z_i - c_i|²           (means over cells and columns)
+//!
+//! | symbol | meaning | here |
+//! | --- | --- | --- |
+//! | E_i, D_i | encoder and decoder: d → 2d → d → latent, and back; batch norm, leaky ReLU, dropout | `Arm` |
+//! | μ_i, logvar_i | heads of the encoder | `Arm::mu`, `Arm::logvar` |
+//! | σ_i | a learned weight a modality, at least 10⁻⁴ | `sigma.NAME` |
+//! | W | which cells of the minibatch are the same | weights of the slots |
+//! | β | annealing, 1/(1 + exp(-5 (e - h)/h)), h half of `min_epochs` | `Jamie::begin_epoch` |
+//! | KL_i, |D_i(c_i) - x_i|², |z_i - c_i|² | loss terms | `kl.NAME`, `recon.NAME`, `comb.NAME` |
+//!
+//! Where paper and released program differ: each modality's own log-variance enters its KL; the released scale of the losses, for which
+//! clipping and early stopping are stated; the encoder's depth of the program; the correspondence of a minibatch is normalised so that
+//! exchanging the modalities changes nothing. Embedding is μ; imputation decodes μ directly.
+//!
+//! Limitations: two modalities; no missing values; the correspondence is the known one (the inferred one is not used in training yet,
+//! so the alignment loss is left out).
+
+use super::options::{Kind, OptionSpec, Per, Value};
+use super::settings::Settings;
+use super::{Losses, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stopping};
+use crate::engine::nn::{BatchNorm, Linear};
+use crate::engine::ops::activation::Activation;
+use crate::engine::ops::batch_norm::{BatchNormState, Running};
+use crate::engine::ops::ledger::Ledger;
+use crate::engine::optim::AdamSettings;
+use crate::engine::params::init;
+use crate::engine::{Knob, Step, Var, Weight};
+use crate::error::{Error, Result};
+
+/// The row of [`MODELS`](super::MODELS).
+pub const SPEC: ModelSpec = ModelSpec {
+    name: "jamie",
+    summary: "JAMIE (Kalafut 2023): two variational autoencoders that share the latent vectors of corresponding cells",
+    options: OPTIONS,
+    count_recipe: "counts10k-log1p,standardise",
+    resolve,
+    build: |s, settings, modalities| Ok(Box::new(Jamie::new(s, settings, modalities)?)),
+};
+
+const POSITIVE: Kind = Kind::Float { min: 0.0, max: f64::MAX };
+
+const fn option(name: &'static str, per: Per, kind: Kind, default: &'static str, help: &'static str) -> OptionSpec {
+    OptionSpec { name, per, kind, default, help }
+}
+
+static OPTIONS: &[OptionSpec] = &[
+    option("latent", Per::Run, Kind::Int { min: 1, max: 4096 }, "32", "dimensions of the code"),
+    option(
+        "pca_dim",
+        Per::Modality,
+        Kind::Int { min: 0, max: 1 << 20 },
+        "512",
+        "principal components that stand for the features; 0: the features themselves",
+    ),
+    option(
+        "dropout",
+        Per::Run,
+        Kind::Float { min: 0.0, max: 0.999 },
+        "0",
+        "after every hidden layer; imputation wants 0.3 (the paper: 0.6), integration 0",
+    ),
+    option("kl", Per::Run, POSITIVE, "0.032", "weight of the Kullback-Leibler term, annealed"),
+    option("comb", Per::Run, POSITIVE, "32", "weight of the distance of a code from its aggregate"),
+    option("recon", Per::Run, POSITIVE, "1", "weight of the reconstruction"),
+    option(
+        "pair_fraction",
+        Per::Run,
+        Kind::Float { min: 0.0, max: 1.0 },
+        "0.8",
+        "share of a minibatch that is known pairs, where not all cells are paired",
+    ),
+    option("clip", Per::Run, POSITIVE, "1", "the longest gradient; 0: any length"),
+    option("lr", Per::Run, POSITIVE, "0.001", "Adam's learning rate"),
+    option("batch_size", Per::Run, Kind::Int { min: 2, max: 1 << 20 }, "auto", "cells of a minibatch: 512, or all if there are fewer"),
+    option("epochs", Per::Run, Kind::Int { min: 1, max: 1 << 30 }, "10000", "most epochs"),
+    option(
+        "min_epochs",
+        Per::Run,
+        Kind::Int { min: 0, max: 1 << 30 },
+        "auto",
+        "epochs before early stopping, twice the annealing's half: 2500, or 3/4 of epochs",
+    ),
+    option(
+        "patience",
+        Per::Run,
+        Kind::Int { min: 0, max: 1 << 30 },
+        "500",
+        "epochs without a smaller minibatch loss before stopping; 0: never stop",
+    ),
+    option("min_increment", Per::Run, POSITIVE, "1e-8", "what counts as a smaller loss"),
+    option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
+    option("preprocess", Per::Modality, Kind::Words(crate::data::preprocess::STEPS), "auto", "steps before the principal components"),
+];
+
+/// Slope of the leaky ReLU below 0.
+const HIDDEN: Activation = Activation::LeakyRelu(0.01);
+/// The smallest weight of a modality.
+const LEAST_SIGMA: f32 = 1e-4;
+
+/// A linear layer, batch norm, leaky ReLU and dropout.
+struct Block {
+    linear: Linear,
+    norm: BatchNorm,
+    stream: u32,
+}
+
+struct Arm {
+    encoder: [Block; 2],
+    mu: Linear,
+    logvar: Linear,
+    decoder: [Block; 2],
+    out: Linear,
+    sigma: Var,
+    noise: u32,
+}
+
+/// The model, built.
+pub struct Jamie {
+    arms: Vec<Arm>,
+    latent: usize,
+    dropout: f32,
+    weights: [f32; 2],
+    kl: f64,
+    annealing: Knob,
+    half: f64,
+    pair_fraction: f64,
+    stopping: Stopping,
+    terms: Vec<String>,
+    phases: Vec<Phase>,
+}
+
+fn resolve(settings: &mut Settings, modalities: &[Modality], cells: usize) -> Result<()> {
+    if modalities.len() != 2 {
+        return Err(Error::usage(format!(
+            "jamie pairs two modalities, there are {}: import the two that you want, or train coupled",
+            modalities.len()
+        )));
+    }
+    settings.fill("batch_size", "", Value::Int(512.min(cells.max(2)) as i64));
+    let epochs = settings.get("epochs")?.count()?;
+    settings.fill("min_epochs", "", Value::Int(2500.min(epochs * 3 / 4) as i64));
+    Ok(())
+}
+
+impl Block {
+    fn new(s: &mut Step, name: &str, [inputs, outputs]: [usize; 2]) -> Result<Block> {
+        let linear = Linear::fan_in(s, &format!("{name}.linear"), 0, [inputs, outputs], Activation::Identity);
+        let norm = BatchNorm::affine(s, &format!("{name}.norm"), 0, outputs, 1e-5, 0.9, Running::Unbiased)?;
+        Ok(Block { linear, norm, stream: init::stream_of(&format!("{name}.dropout")) })
+    }
+
+    fn forward(&self, s: &mut Step, x: Var, dropout: f32) -> Var {
+        let u = self.linear.forward(s, x);
+        let h = self.norm.forward(s, u, HIDDEN);
+        s.dropout(h, dropout, self.stream)
+    }
+}
+
+impl Arm {
+    fn new(s: &mut Step, m: &Modality, latent: usize) -> Result<Arm> {
+        let (name, d) = (&m.name, m.features);
+        let enc = |i: usize| format!("enc.{name}.{i}");
+        let dec = |i: usize| format!("dec.{name}.{i}");
+        let encoder = [Block::new(s, &enc(0), [d, 2 * d])?, Block::new(s, &enc(1), [2 * d, d])?];
+        let mu = Linear::fan_in(s, &format!("enc.{name}.mu"), 0, [d, latent], Activation::Identity);
+        let logvar = Linear::fan_in(s, &format!("enc.{name}.logvar"), 0, [d, latent], Activation::Identity);
+        let decoder = [Block::new(s, &dec(0), [latent, d])?, Block::new(s, &dec(1), [d, 2 * d])?];
+        let out = Linear::fan_in(s, &format!("dec.{name}.2"), 0, [2 * d, d], Activation::Identity);
+        let sigma_name = format!("sigma.{name}");
+        let mut start = init::uniform(s.seed(), &sigma_name, 1, 1.0);
+        start[0] = 0.5 * (start[0] + 1.0);
+        let sigma = s.parameter(sigma_name, 0, [1, 1], start);
+        Ok(Arm { encoder, mu, logvar, decoder, out, sigma, noise: init::stream_of(&format!("sample.{name}")) })
+    }
+}
+
+impl Jamie {
+    /// Builds the networks: `8 d² + 3 d l + 19 d + 2 l` numbers a modality and one weight each.
+    pub fn new(s: &mut Step, settings: &Settings, modalities: &[Modality]) -> Result<Jamie> {
+        let latent = settings.get("latent")?.count()?;
+        let arms = modalities.iter().map(|m| Arm::new(s, m, latent)).collect::<Result<Vec<Arm>>>()?;
+        let epochs = settings.get("epochs")?.count()?;
+        let min_epochs = settings.get("min_epochs")?.count()?;
+        let float = |key: &str| settings.get(key).and_then(|v| v.float());
+        let name = |what: &str, m: &Modality| format!("{what}.{}", m.name);
+        let terms = ["kl", "recon", "comb"].iter().flat_map(|what| modalities.iter().map(|m| name(what, m))).collect();
+        let optimiser = AdamSettings { rate: float("lr")?, ..AdamSettings::default() };
+        Ok(Jamie {
+            arms,
+            latent,
+            dropout: float("dropout")? as f32,
+            weights: [float("recon")? as f32, float("comb")? as f32],
+            kl: float("kl")?,
+            annealing: s.knob(0.0),
+            half: if min_epochs > 0 { min_epochs as f64 / 2.0 } else { epochs as f64 / 2.0 },
+            pair_fraction: float("pair_fraction")?,
+            stopping: Stopping::LeastLoss { min_epochs, min_increment: float("min_increment")? },
+            terms,
+            phases: vec![Phase { group: 0, optimiser, clip: float("clip")? as f32 }],
+        })
+    }
+
+    /// μ and logvar, [B, latent] each.
+    fn heads(&self, s: &mut Step, modality: usize, x: Var) -> [Var; 2] {
+        let arm = &self.arms[modality];
+        let h = arm.encoder.iter().fold(x, |x, block| block.forward(s, x, self.dropout));
+        [arm.mu.forward(s, h), arm.logvar.forward(s, h)]
+    }
+}
+
+impl Model for Jamie {
+    fn phases(&self) -> &[Phase] {
+        &self.phases
+    }
+
+    fn terms(&self, _phase: usize) -> &[String] {
+        &self.terms
+    }
+
+    fn losses(&self, s: &mut Step, _phase: usize, cells: &Minibatch, losses: &mut Losses) {
+        let (mut z, mut c) = ([Var::NONE; 2], [Var::NONE; 2]);
+        for (i, arm) in self.arms.iter().enumerate() {
+            let [mu, logvar] = self.heads(s, i, cells.x[i]);
+            z[i] = s.sample_latent(mu, logvar, arm.noise);
+            losses.push((s.kl(mu, logvar), Weight::Knob(self.annealing)));
+        }
+        for i in 0..2 {
+            let sigmas = [self.arms[i].sigma, self.arms[1 - i].sigma];
+            c[i] = s.aggregate([z[i], z[1 - i]], sigmas, cells.pairs[0]);
+        }
+        let [recon, comb] = self.weights.map(Weight::Fixed);
+        for i in 0..2 {
+            let y = self.decode(s, i, c[i]);
+            losses.push((s.mean_square(y, cells.x[i]), recon));
+        }
+        for i in 0..2 {
+            losses.push((s.mean_square(z[i], c[i]), comb));
+        }
+    }
+
+    fn encode(&self, s: &mut Step, modality: usize, x: Var) -> Var {
+        self.heads(s, modality, x)[0]
+    }
+
+    fn decode(&self, s: &mut Step, modality: usize, z: Var) -> Var {
+        let arm = &self.arms[modality];
+        let h = arm.decoder.iter().fold(z, |z, block| block.forward(s, z, self.dropout));
+        arm.out.forward(s, h)
+    }
+
+    fn before_norm(&self, _s: &mut Step, _modality: usize, _x: Var) -> Option<(Var, BatchNormState)> {
+        None
+    }
+
+    fn latent(&self) -> usize {
+        self.latent
+    }
+
+    fn smallest_batch(&self) -> usize {
+        2
+    }
+
+    fn sampling(&self) -> Sampling {
+        Sampling::Draws { pair_fraction: self.pair_fraction }
+    }
+
+    fn stopping(&self) -> Stopping {
+        self.stopping
+    }
+
+    fn begin_epoch(&self, s: &mut Step, epoch: usize) {
+        let e = epoch as f64 - 1.0;
+        s.turn(self.annealing, (self.kl / (1.0 + (-5.0 * (e - self.half) / self.half).exp())) as f32);
+    }
+
+    fn after_step(&self, s: &mut Step, _phase: usize, ledger: &Ledger) {
+        for arm in &self.arms {
+            s.clamp_min(arm.sigma, LEAST_SIGMA, ledger);
+        }
+    }
+}
