@@ -13,6 +13,7 @@ pub mod baselines;
 pub mod cca;
 pub mod clustering;
 pub mod collapse;
+pub mod comparison;
 pub mod evaluation;
 pub mod imputation;
 pub mod matrix;
@@ -25,7 +26,7 @@ pub mod unshared;
 
 pub use evaluation::{Evaluated, Evaluation, PairSet, embedding_metrics};
 pub use matrix::Matrix;
-pub use translation::{baseline_metrics, translation_metrics};
+pub use translation::{ByFeature, baseline_metrics, distribution_metrics, translation_metrics};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use std::fmt;
@@ -99,6 +100,14 @@ pub const METRICS: &[Metric] = &[
     metric("pearson.A_to_B.knn", Neither, "baseline: the same of 5 nearest neighbours"),
     metric("auroc.A_to_B", Higher, "imputed value against measured above median, mean over features"),
     metric("auroc.A_to_B.knn", Neither, "baseline: the same of 5 nearest neighbours"),
+    metric("binomial_p.pearson.A_to_B", Neither, "p that as many features have a higher correlation than the baseline's by chance"),
+    metric("binomial_p.auroc.A_to_B", Neither, "the same of the area under the curve"),
+    metric("binomial_p.pearson.A_to_B.wins", Neither, "features where the model is better than 5 nearest neighbours"),
+    metric("binomial_p.pearson.A_to_B.losses", Neither, "features where the neighbours are better"),
+    metric("binomial_p.auroc.A_to_B.wins", Neither, "features where the model is better than 5 nearest neighbours"),
+    metric("binomial_p.auroc.A_to_B.losses", Neither, "features where the neighbours are better"),
+    metric("js_distance.A_to_B", Lower, "Jensen-Shannon distance of imputed and measured, mean over features and classes"),
+    metric("js_distance.A_to_B.deviation", Neither, "its standard deviation"),
     metric("held_out", Neither, "whether the plain keys are of cells that training never saw"),
 ];
 

@@ -10,7 +10,9 @@ use crate::data::labels::Labels;
 use crate::data::split::{self, Holdout, Split};
 use crate::error::Result;
 use crate::metrics::imputation::Imputation;
-use crate::metrics::{Evaluated, Evaluation, Matrix, Metrics, PairSet, baseline_metrics, embedding_metrics, translation_metrics};
+use crate::metrics::{
+    Evaluated, Evaluation, Matrix, Metrics, PairSet, baseline_metrics, distribution_metrics, embedding_metrics, translation_metrics,
+};
 use std::path::Path;
 
 /// As many cells of a part, held out or trained on, enter the errors of a modality or a direction; more are drawn evenly.
@@ -47,7 +49,8 @@ impl Trained {
         }
         let held_out = split.held.iter().flatten().any(|&h| h);
         for (wanted, suffix) in [(held_out, ""), (false, ".train")].into_iter().take(1 + usize::from(held_out)) {
-            let mut part = Errors { session: &mut *session, dataset, split: &split, held_out: wanted, out: Metrics::new() };
+            let mut part =
+                Errors { session: &mut *session, dataset, split: &split, labels: labels.as_ref(), held_out: wanted, out: Metrics::new() };
             for m in 0..dataset.modalities().len() {
                 part.own(m)?;
             }
@@ -114,6 +117,7 @@ struct Errors<'a> {
     session: &'a mut Session,
     dataset: &'a Dataset,
     split: &'a Split,
+    labels: Option<&'a Labels>,
     held_out: bool,
     out: Metrics,
 }
@@ -145,7 +149,11 @@ impl Errors<'_> {
         let (imputed, measured) = (self.imputed(from, to, &sources)?, self.measured(to, &targets)?);
         let features = self.dataset.modality(to).features();
         let matrix = |v| Matrix::new(v, test.len(), features);
-        translation_metrics(&mut self.out, &direction, "", matrix(&imputed), matrix(&measured));
+        let by_feature = translation_metrics(&mut self.out, &direction, "", matrix(&imputed), matrix(&measured));
+        if let Some(labels) = self.labels {
+            let classes: Vec<Option<u32>> = targets.iter().map(|&r| labels.rows[to][r as usize]).collect();
+            distribution_metrics(&mut self.out, &direction, matrix(&imputed), matrix(&measured), &classes);
+        }
         if !self.held_out {
             return Ok(()); // a neighbour that learnt a cell finds the cell itself
         }
@@ -156,7 +164,17 @@ impl Errors<'_> {
         let (a, b) = (self.measured(from, &a)?, self.measured(to, &b)?);
         let place = |range: std::ops::Range<usize>| range.map(|i| (i as u32, i as u32)).collect::<Vec<_>>();
         let (a, b) = (Matrix::new(&a, rows.len(), self.dataset.modality(from).features()), Matrix::new(&b, rows.len(), features));
-        baseline_metrics(&mut self.out, &direction, a, b, &place(0..train.len()), &place(train.len()..rows.len()), latent, seed);
+        baseline_metrics(
+            &mut self.out,
+            &direction,
+            &by_feature,
+            a,
+            b,
+            &place(0..train.len()),
+            &place(train.len()..rows.len()),
+            latent,
+            seed,
+        );
         Ok(())
     }
 
