@@ -15,3 +15,27 @@ extern "C" __global__ void adam(float* theta, float* m, float* v, const float* g
     v[i] = second;
     theta[i] -= clock[rate] * first / (sqrtf(second) * clock[root] + epsilon) + clock[decay] * theta[i];
 }
+
+// square_parts   bytes 4*N: a block's share of the sum of squares, in f64 in a fixed tree; 256 threads, any number of blocks
+extern "C" __global__ void square_parts(double* parts, const float* g, int n) {
+    double sum = 0.0;
+    for (int i = global_index(); i < n; i += global_count()) sum += (double)g[i] * g[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+}
+
+// clip_scale     bytes 8*N: every thread adds the parts up in their order, then shortens its element
+extern "C" __global__ void clip_scale(float* g, const double* parts, int count, int n, float longest) {
+    const int i = global_index();
+    if (i >= n) return;
+    double sum = 0.0;
+    for (int p = 0; p < count; p++) sum += parts[p];
+    const double scale = longest / (sqrt(sum) + 1e-6);
+    if (!(scale >= 1.0)) g[i] = (float)(g[i] * scale);
+}
+
+// clamp_min      x = max(x, least), but not once `stop` is set
+extern "C" __global__ void clamp_min(float* x, const unsigned* stop, int n, float least) {
+    const int i = global_index();
+    if (i < n && !stop[0]) x[i] = fmaxf(x[i], least);
+}

@@ -3,19 +3,68 @@
 //!   Adam (Kingma and Ba 2015)   m ← β₁ m + (1-β₁) g,  v ← β₂ v + (1-β₂) g²
 //!                               θ ← θ - η m/(1-β₁ᵗ) / (√(v/(1-β₂ᵗ)) + ε) - η λ θ          (λ: decoupled weight decay)
 //!   shapes    θ, g, m, v: the group's flat buffers
-//!   kernels   adam                                                                     (kernels/optim.cu)
+//!   kernels   adam, square_parts, clip_scale, clamp_min                                (kernels/optim.cu)
 //!
 //! ε is added to the root of the bias-corrected second moment, as in the paper and in PyTorch. Step sizes and bias corrections are
 //! computed on the host in f64 and stand in the clock. Nothing moves in a step whose loss was not finite (see `ops::ledger`): the
 //! parameters stay what they were before it.
 
 use super::ops::ledger::Ledger;
+use super::ops::reduce::sum_f64;
 use super::params::Group;
 use super::step::{Knob, Step, Var};
 use crate::device::cpu;
 use crate::device::launch::Grid;
 use crate::device::vector::vectorised;
 use crate::error::Result;
+use rayon::prelude::*;
+
+/// Elements whose squares a thread of the processor adds up at once.
+const PART: usize = 1 << 14;
+/// Blocks that share a sum of squares on a GPU.
+const BLOCKS: usize = 128;
+
+impl Step {
+    /// Shortens the group's whole gradient to `longest` if it is longer: g ← g · min(1, longest / (|g| + 10⁻⁶)), the norm in f64 in
+    /// a fixed order (as PyTorch's `clip_grad_norm_`). Parameters that no gradient reached must have none left over from before.
+    pub fn clip_gradients(&mut self, group: Group, longest: f32) {
+        let Some((_, gradients)) = self.params().group(group) else { return };
+        let g = self.view_of(gradients);
+        let n = self.size(g);
+        if self.on_cpu() {
+            let parts = self.alloc([n.div_ceil(PART), 2]);
+            let ([parts], [g_]) = self.views([parts], [g]);
+            let parts: &mut [f64] = bytemuck::cast_slice_mut(parts);
+            let share = |(part, g): (&mut f64, &[f32])| *part = sum_f64(g.iter().map(|&g| g as f64 * g as f64));
+            parts.par_iter_mut().zip(g_.par_chunks(PART)).for_each(share);
+            let scale = longest as f64 / (parts.iter().sum::<f64>().sqrt() + 1e-6);
+            // Not `scale < 1`: a norm that is no number must be seen.
+            if scale.partial_cmp(&1.0).is_none_or(|o| o.is_lt()) {
+                let ([g], []) = self.views([g], []);
+                cpu::chunks(g, |_, g| g.iter_mut().for_each(|g| *g = (*g as f64 * scale) as f32));
+            }
+        } else {
+            let parts = self.alloc([BLOCKS, 2]);
+            let args = [self.ptr(parts), self.ptr(g), n.into()];
+            self.launch("square_parts", Grid::blocks(BLOCKS, 256), &args);
+            let args = [self.ptr(g), self.ptr(parts), BLOCKS.into(), n.into(), longest.into()];
+            self.launch("clip_scale", Grid::over(n), &args);
+        }
+    }
+
+    /// Lifts what is below `least` to it, unless the ledger has stopped.
+    pub fn clamp_min(&mut self, x: Var, least: f32, ledger: &Ledger) {
+        if self.on_cpu() {
+            if !ledger.stopped(self) {
+                let ([x], []) = self.views([x], []);
+                x.iter_mut().for_each(|x| *x = x.max(least));
+            }
+        } else {
+            let args = [self.ptr(x), ledger.stop_ptr(self), self.size(x).into(), least.into()];
+            self.launch("clamp_min", Grid::over(self.size(x)), &args);
+        }
+    }
+}
 
 /// Adam's settings.
 #[derive(Clone, Copy, Debug, PartialEq)]

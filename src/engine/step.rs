@@ -289,6 +289,12 @@ impl Step {
         Var(self.vars.len() as u32 - 1)
     }
 
+    /// A variable of this step over memory that something else owns.
+    pub(super) fn view_of(&mut self, mem: Mem) -> Var {
+        self.vars.push(Info { mem, dims: [1, mem.len()], wants: false, grad: Var::NONE, grad_set: false });
+        Var(self.vars.len() as u32 - 1)
+    }
+
     pub(super) fn is_permanent(&self, v: Var) -> bool {
         (v.0 as usize) < self.permanent
     }

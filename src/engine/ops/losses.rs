@@ -3,7 +3,7 @@
 //!   masked_mse   L = Σ_rc w_r m_rc (y_rc - t_rc)² / N,   m_rc = 0 where the target is missing (NaN), else 1
 //!                N = Σ_rc w_r m_rc  (`MissingIn::Observed`), or w's sum times the features (`MissingIn::All`)
 //!                with a sigmoid or other output activation applied before, in the layer
-//!   backward     dy_rc = dL · 2 w_r m_rc (y_rc - t_rc) / N
+//!   backward     dy_rc = dL · 2 w_r m_rc (y_rc - t_rc) / N, and dt = -dy for a target that is computed (its entries are all there)
 //!   shapes       y, t [B cells, D features], w [B, 1] or none, L [1, 1]; N = 0 gives L = 0 and no gradient
 //!   kernels      mse_rows, mse_total, mse_bwd                                        (kernels/losses.cu)
 
@@ -26,6 +26,12 @@ pub enum MissingIn {
 }
 
 impl Step {
+    /// The mean of (a - b)² over all entries, with gradients to both. a, b [B, D]; result [1, 1].
+    #[track_caller]
+    pub fn mean_square(&mut self, a: Var, b: Var) -> Var {
+        self.masked_mse(a, b, Var::NONE, MissingIn::All)
+    }
+
     /// The mean squared error over the observed entries of `target`, rows weighted by `weights`.
     /// y, target [B, D]; weights [B, 1] or [`Var::NONE`]; result [1, 1].
     #[track_caller]
@@ -93,7 +99,16 @@ fn squares(y: &[f32], t: &[f32]) -> (f32, f32) {
 
 fn mse_backward(s: &mut Step, node: &Node) {
     let [y, target, weights, totals, ..] = node.x;
-    let dl = s.grad(node.y).expect("the gradient has arrived");
+    // The same from either side: with y and the target exchanged, the gradient is the target's.
+    for (y, target) in [(y, target), (target, y)] {
+        if s.wants(y) {
+            mse_gradient(s, node.y, [y, target, weights, totals]);
+        }
+    }
+}
+
+fn mse_gradient(s: &mut Step, loss: Var, [y, target, weights, totals]: [Var; 4]) {
+    let dl = s.grad(loss).expect("the gradient has arrived");
     let [rows, cols] = s.dims(y);
     let (dy, add) = s.grad_slot(y);
     if s.on_cpu() {
@@ -159,6 +174,14 @@ mod tests {
                     |x| reference(&x[0], &t, &weights, cols, by),
                 );
             }
+        }
+    }
+
+    #[test]
+    fn mean_square_gives_both_sides_their_gradient() {
+        for dims in [[1, 1], [13, 31], [3, 257]] {
+            let reference = |x: &[Vec<f64>]| vec![x[0].iter().zip(&x[1]).map(|(a, b)| (a - b).powi(2)).sum::<f64>() / x[0].len() as f64];
+            prove(&[operand(dims, 1), operand(dims, 2)], 1e-5, |s, v| s.mean_square(v[0], v[1]), reference);
         }
     }
 

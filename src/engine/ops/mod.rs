@@ -6,9 +6,11 @@
 //! nothing launches.
 
 pub mod activation;
+pub mod aggregate;
 pub mod batch_norm;
 pub mod distance;
 pub mod gemm;
+pub mod latent;
 pub mod ledger;
 pub mod linear;
 pub mod losses;
@@ -68,8 +70,14 @@ mod tests {
         let terms =
             [s.masked_mse(h, plain, Var::NONE, Observed), s.over_smallest(far, l_a, l_b, 1e-2), s.mahalanobis(a, b, Var::NONE, 1e-3), all];
         ledger.add(&mut s, &terms);
-        s.backward(&terms.map(|t| (t, Weight::Fixed(1.0))));
+        let sigma = s.leaf([1, 1], &[0.5]);
+        let z = s.sample_latent(a, b, 9);
+        let c = s.aggregate([z, b], [sigma, sigma], Var::NONE);
+        let more = [s.kl(a, b), s.mean_square(c, z)];
+        s.backward(&[terms[0], terms[1], terms[2], terms[3], more[0], more[1]].map(|t| (t, Weight::Fixed(1.0))));
+        s.clip_gradients(0, 1.0);
         adam.step(&mut s, &ledger);
+        s.clamp_min(w, -1.0, &ledger);
 
         // The matrix product's other sizes: a long k is shared by blocks, a large C is cut into wide tiles.
         let (long, bias) = (s.constant([4, 2048], &values(8192, 4)), s.constant([1, 4], &[1.0; 4]));
