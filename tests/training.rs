@@ -43,7 +43,11 @@ fn dataset(dir: &Path, name: &str, modalities: &[(&str, &Path)], pairs: PairsRul
 }
 
 fn run(dataset: &Dataset, device: Device, out: &Path, options: &[&str]) -> Result<TrainSummary> {
-    let model = models::by_name("coupled")?;
+    run_model("coupled", dataset, device, out, options)
+}
+
+fn run_model(model: &str, dataset: &Dataset, device: Device, out: &Path, options: &[&str]) -> Result<TrainSummary> {
+    let model = models::by_name(model)?;
     let names: Vec<String> = dataset.modalities().iter().map(|m| m.name().to_string()).collect();
     let mut settings = Settings::new(model.name, model.options, &names)?;
     settings.apply_flags(&options.iter().map(|o| o.to_string()).collect::<Vec<_>>())?;
@@ -182,6 +186,50 @@ fn a_loss_that_is_not_finite_names_step_term_and_operation() {
         let error = run(&data, device, &dir.path().join(name), &with(&["lr=1e30"])).unwrap_err();
         let Error::Diverged { step, term, op } = &error else { panic!("{name}: {error}") };
         assert!(*step >= 2 && term == "recon.a" && op == "linear", "{name}: {error}");
+    }
+}
+
+#[test]
+fn jamie_brings_the_views_of_a_cell_together_and_translates_on_any_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (table(dir.path(), "a", 1, 120, 24), table(dir.path(), "b", 2, 120, 15));
+    let data = dataset(dir.path(), "data", &[("a", &a), ("b", &b)], PairsRule::ByName);
+    let of = |threads: usize| {
+        let out = dir.path().join(format!("run{threads}"));
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let summary = pool
+            .install(|| run_model("jamie", &data, Device::cpu(), &out, &["epochs=400", "latent=8", "batch_size=50", "dropout=0.05"]))
+            .unwrap();
+        assert_eq!(summary.steps, 800, "two minibatches of 50 cells an epoch");
+        (history(&out), fs::read(out.join("model.safetensors")).unwrap())
+    };
+    assert!(of(1) == of(2), "two threads end elsewhere than one");
+    let mut trained = Trained::open(&dir.path().join("run1"), Device::cpu()).unwrap();
+    let metrics = trained.evaluate(&data, None).unwrap();
+    let value = |key: &str| metrics.number(key).unwrap_or_else(|| panic!("{key} is absent"));
+    assert!(value("foscttm") < 0.02, "{}", value("foscttm"));
+    assert!(value("cross_mse.a_to_b") < 0.5 && value("cross_mse.b_to_a") < 0.5, "{}", value("cross_mse.a_to_b"));
+}
+
+#[cfg(feature = "emulated")]
+#[test]
+fn the_kernels_give_the_processors_losses_of_jamie() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (table(dir.path(), "a", 1, 40, 13), table(dir.path(), "b", 2, 50, 9));
+    // Some pairs known: minibatches are part pairs, part cells drawn by themselves.
+    let pairs = dir.path().join("pairs.csv");
+    fs::write(&pairs, (0..25).fold("a,b".to_string(), |t, i| t + &format!("\nc{i},c{i}"))).unwrap();
+    let data = dataset(dir.path(), "data", &[("a", &a), ("b", &b)], PairsRule::File(pairs));
+    let [cpu, emulated] = [("cpu", Device::cpu()), ("emulated", Device::emulated(4))].map(|(name, device)| {
+        let out = dir.path().join(name);
+        run_model("jamie", &data, device, &out, &["epochs=10", "latent=4", "batch_size=20", "dropout=0.2"]).unwrap();
+        history(&out)
+    });
+    for (row, (c, e)) in cpu.iter().zip(&emulated).enumerate().skip(1) {
+        for (name, (c, e)) in cpu[0].iter().zip(c.iter().zip(e)) {
+            let (c, e): (f64, f64) = (c.parse().unwrap(), e.parse().unwrap());
+            assert!((c - e).abs() <= 2e-4 * c.abs().max(1e-2), "epoch {row}, {name}: {c} and {e}");
+        }
     }
 }
 

@@ -39,6 +39,7 @@ pub const SPEC: ModelSpec = ModelSpec {
     summary: "JAMIE (Kalafut 2023): two variational autoencoders that share the latent vectors of corresponding cells",
     options: OPTIONS,
     count_recipe: "counts10k-log1p,standardise",
+    takes_missing: false,
     resolve,
     build: |s, settings, modalities| Ok(Box::new(Jamie::new(s, settings, modalities)?)),
 };
@@ -230,9 +231,9 @@ impl Model for Jamie {
             z[i] = s.sample_latent(mu, logvar, arm.noise);
             losses.push((s.kl(mu, logvar), Weight::Knob(self.annealing)));
         }
-        for i in 0..2 {
+        for (i, c) in c.iter_mut().enumerate() {
             let sigmas = [self.arms[i].sigma, self.arms[1 - i].sigma];
-            c[i] = s.aggregate([z[i], z[1 - i]], sigmas, cells.pairs[0]);
+            *c = s.aggregate([z[i], z[1 - i]], sigmas, cells.pairs[0]);
         }
         let [recon, comb] = self.weights.map(Weight::Fixed);
         for i in 0..2 {
@@ -283,5 +284,70 @@ impl Model for Jamie {
         for arm in &self.arms {
             s.clamp_min(arm.sigma, LEAST_SIGMA, ledger);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::engine::Precision;
+
+    fn built(features: [usize; 2], flags: &[&str]) -> (Step, Box<dyn Model>) {
+        let names = ["a", "b"].map(str::to_string);
+        let modalities: Vec<Modality> =
+            names.iter().zip(features).map(|(n, f)| Modality { name: n.clone(), features: f, deviations: vec![1.0; f] }).collect();
+        let mut settings = Settings::new(SPEC.name, SPEC.options, &names).unwrap();
+        settings.apply_flags(&flags.iter().map(|f| f.to_string()).collect::<Vec<_>>()).unwrap();
+        resolve(&mut settings, &modalities, 1000).unwrap();
+        let mut s = Step::new(Device::cpu(), 3, Precision::F32).unwrap();
+        let model = (SPEC.build)(&mut s, &settings, &modalities).unwrap();
+        (s, model)
+    }
+
+    #[test]
+    fn parameters_are_as_many_as_the_paper_has() {
+        let (s, _) = built([512, 512], &[]);
+        assert_eq!(s.params().count(), 2 * 2_156_096 + 2);
+    }
+
+    #[test]
+    fn the_first_steps_combination_term_is_the_sampling_noise_alone() {
+        // Heads of zeros: both codes are pure noise of unit variance, and c is their mean, so |z - c|² is ½ on average.
+        let (mut s, model) = built([20, 20], &["latent=64"]);
+        for name in ["mu", "logvar"] {
+            for (arm, part) in [("a", "weight"), ("a", "bias"), ("b", "weight"), ("b", "bias")] {
+                let full = format!("enc.{arm}.{name}.{part}");
+                s.seal().unwrap();
+                let v = s.params().parameters().find(|(n, _, _)| *n == full).unwrap().1;
+                s.zero(v);
+            }
+        }
+        for sigma in ["sigma.a", "sigma.b"] {
+            let v = s.params().parameters().find(|(n, _, _)| *n == sigma).unwrap().1;
+            s.upload(v, &[0.5f32]).unwrap();
+        }
+        s.begin(true, 1, 0).unwrap();
+        let x = ["a", "b"].map(|n| init::uniform(1, n, 400 * 20, 1.0)).map(|v| s.constant([400, 20], &v));
+        let mut losses = Vec::new();
+        model.losses(&mut s, 0, &Minibatch { x: &x, pairs: &[Var::NONE] }, &mut losses);
+        assert_eq!(losses.len(), model.terms(0).len());
+        let value = |s: &mut Step, term: &str| {
+            let at = model.terms(0).iter().position(|t| t == term).unwrap();
+            s.download(losses[at].0).unwrap()[0]
+        };
+        for term in ["comb.a", "comb.b"] {
+            let v = value(&mut s, term);
+            assert!((v - 0.5).abs() < 0.02, "{term}: {v}");
+        }
+        assert_eq!(value(&mut s, "kl.a"), 0.0, "a standard normal has no divergence from itself");
+    }
+
+    #[test]
+    fn three_modalities_are_refused() {
+        let names = ["a", "b", "c"].map(str::to_string);
+        let modalities = names.clone().map(|name| Modality { name, features: 3, deviations: vec![1.0; 3] });
+        let mut settings = Settings::new(SPEC.name, SPEC.options, &names).unwrap();
+        assert_eq!(resolve(&mut settings, &modalities, 10).unwrap_err().exit_code(), 2);
     }
 }

@@ -133,6 +133,8 @@ pub struct ModelSpec {
     pub options: &'static [OptionSpec],
     /// What `preprocess = auto` means for counts.
     pub count_recipe: &'static str,
+    /// Whether it takes modalities with missing values.
+    pub takes_missing: bool,
     /// Works out what is `auto` from the data.
     pub resolve: fn(&mut Settings, &[Modality], cells: usize) -> Result<()>,
     /// Builds the model.

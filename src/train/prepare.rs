@@ -65,6 +65,14 @@ impl Preparation {
     pub fn new(request: &TrainRequest, device: Device) -> Result<Preparation> {
         let dataset = request.dataset;
         check_modalities(dataset)?;
+        if let Some(m) = dataset.modalities().iter().find(|m| m.facts().missing > 0 && !request.model.takes_missing) {
+            return Err(Error::usage(format!(
+                "{} has {} missing values, which {} does not take: fill them in, or train coupled",
+                m.name(),
+                m.facts().missing,
+                request.model.name
+            )));
+        }
         let split = match &request.holdout {
             Some(holdout) => split::split(dataset, holdout, request.seed)?,
             None => Split::none(dataset),
