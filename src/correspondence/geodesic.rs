@@ -305,10 +305,11 @@ mod tests {
         let cells: Vec<f32> = cells.iter().map(|&v| v as f32).collect();
         let got = geodesic(Matrix::new(&cells, n, p), KMAX).unwrap();
         assert_eq!((got.k, got.parts), (7, 1));
-        // Values are rounded to f32 on the way in (2⁻²⁵ of each, averaged over 500 features and a path) and on the way out (2⁻²⁴).
+        // In f64 throughout the two agree to 3e-12. Values rounded to f32 on the way in alone give 2.2e-7 at the worst pair, the shortest
+        // of all; with the rounding of the result, NumPy and SciPy on the same rounded values give 2.389e-7, and so do we.
         let worst = got.table.iter().zip(&want).filter(|w| *w.1 > 0.0).map(|(&g, w)| (f64::from(g) - w).abs() / w).fold(0.0, f64::max);
         println!("largest relative difference {worst:e}");
-        assert!(worst < 1.5e-7, "relative difference {worst:e}");
+        assert!(worst < 3e-7, "relative difference {worst:e}");
         assert!((0..n).all(|i| got.table[i * n + i] == 0.0));
     }
 
