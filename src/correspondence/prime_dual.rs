@@ -16,7 +16,10 @@
 //! Everything is f32, sums that decide a and the error in f64. The same tables give the same bits whatever the number of threads.
 //! Source: Cao et al., Bioinformatics 36 (2020) i48-i56, with its corrigendum, and the released program for the constants.
 //!
-//! BENCHMARK_NOTE
+//! Measured, 20 steps at 1,000 cells (`correspondence_seconds` in the tests, release build) in turn with a PyTorch program of the sources' order of
+//! products, on two shared cores of an AVX-512 EPYC: processor time on one thread 1.21 s (start included) to 1.80 s, 0.67 of it, in each of three
+//! rounds. Wall-clock on two threads, with other work on the machine throughout: best of all runs 0.79 s to 0.97 s, 0.81; medians of 16 runs in eight
+//! rounds 1.8 s to 6.7 s, where PyTorch's threads wait for each other and the ratio says little. On a GPU: not yet measured.
 
 use crate::device::Device;
 use crate::engine::ops::gemm::Layout;
