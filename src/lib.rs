@@ -13,6 +13,7 @@
 //! | `models` | one file a paper: options, layers, loss terms | `models/coupled.rs` |
 //! | `train` | the one loop that drives every model; a finished run that embeds and translates | `train/mod.rs` |
 //! | `metrics` | what the field measures, and the baselines | `metrics/mod.rs` |
+//! | `correspondence` | distances within a modality, the soft correspondence between two inferred from them, one-to-one pairs | `correspondence/mod.rs` |
 //! | `run` | the RUN directory: configuration, history, checkpoint, weights, embeddings | `run.rs` |
 //! | `bench` | what `couplet bench` and `benches/` measure, beside the machine's limits | `bench/mod.rs` |
 //! | `cli` (in the binary) | one file a command | `cli/mod.rs` |
@@ -42,6 +43,8 @@ pub mod error;
 
 #[cfg(feature = "models")]
 pub mod bench;
+#[cfg(feature = "models")]
+pub mod correspondence;
 #[cfg(feature = "models")]
 pub mod data;
 #[cfg(feature = "models")]

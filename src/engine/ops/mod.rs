@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod linear;
 pub mod losses;
 pub mod noise;
+pub mod prime_dual;
 pub mod reduce;
 pub mod rows;
 pub mod small;
@@ -30,6 +31,7 @@ mod tests {
     use super::gemm::Layout;
     use super::ledger::Ledger;
     use super::losses::MissingIn::Observed;
+    use super::prime_dual::Pace;
     use super::small::Smallest;
     use super::testing::values;
     use crate::device::{Device, sources};
@@ -52,6 +54,8 @@ mod tests {
         let mut adam = Adam::new(&mut s, 0, AdamSettings::default()).unwrap();
         let ledger = Ledger::new(&mut s, 4).unwrap();
         adam.set_step(&mut s, 1, 1.0);
+        let pace = Pace { step: 0.01, penalty: 10.0 };
+        let solver = s.prime_dual_state([rows, rows], pace).unwrap();
         s.begin(true, 1, 0).unwrap();
 
         let cells = s.gather(x, order, rows, Var::NONE, Var::NONE);
@@ -87,6 +91,11 @@ mod tests {
         s.gemm(Layout::NN, c, wide, narrow, false, None);
         s.gemm(Layout::NT, c, wide, wide, false, None);
         s.gemm(Layout::TN, c, narrow, narrow, false, None);
+        // The correspondence solver's.
+        let (table, y) = (s.constant([rows, rows], &values(81, 7)), s.alloc([1, 1]));
+        s.prime_dual_move(&solver, table, 1, pace);
+        s.inner_product(&solver, y, table, table, Var::NONE);
+        s.scaled_residual(&solver, table, y, solver.f, y);
         s.finish().unwrap();
         match s.device() {
             Device::Kernels(k) => k.0.launched().into_iter().collect(),
