@@ -236,12 +236,12 @@ impl Model for Jamie {
             *c = s.aggregate([z[i], z[1 - i]], sigmas, cells.pairs[0]);
         }
         let [recon, comb] = self.weights.map(Weight::Fixed);
-        for i in 0..2 {
-            let y = self.decode(s, i, c[i]);
-            losses.push((s.mean_square(y, cells.x[i]), recon));
+        for (i, (&c, &x)) in c.iter().zip(cells.x).enumerate() {
+            let y = self.decode(s, i, c);
+            losses.push((s.mean_square(y, x), recon));
         }
-        for i in 0..2 {
-            losses.push((s.mean_square(z[i], c[i]), comb));
+        for (&z, &c) in z.iter().zip(&c) {
+            losses.push((s.mean_square(z, c), comb));
         }
     }
 

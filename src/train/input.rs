@@ -1,7 +1,7 @@
 //! From a modality's raw rows to what a model is given, and back: the preprocessing steps, then, where the model asks for it, a
 //! projection onto principal components.
 //!
-//!   forward    x → steps → V (x - m) → (s - μ)/σ             V [width, features], m [features]; μ, σ scalars over all training scores
+//!   forward    x → steps → V (x - m) → (s - μ)/σ             V `[width, features]`, m `[features]`; μ, σ scalars over all training scores
 //!   backward   s → σ s + μ → Vᵀ s + m                        in the preprocessed units of the features
 //!   fitted     on the training cells alone, and kept with the run
 //!
