@@ -9,7 +9,8 @@ extern "C" __global__ void aggregate_fwd(float* c, const float* own, const float
     const int i = global_index();
     if (i >= rows * cols) return;
     const float there = s_other[0] * (w ? w[i / cols] : 1.0f);
-    c[i] = (s_own[0] * own[i] + there * other[i]) / (s_own[0] + there);
+    // From the own code, so that a cell without a partner keeps it to the bit.
+    c[i] = own[i] + there * (other[i] - own[i]) / (s_own[0] + there);
 }
 
 extern "C" __global__ void aggregate_bwd(float* d_own, float* d_other, const float* dc, const float* s_own, const float* s_other,

@@ -31,7 +31,8 @@ impl Step {
                 let there = there * w.get(r).copied().unwrap_or(1.0);
                 let part = r * cols..(r + 1) * cols;
                 for ((c, a), b) in c.iter_mut().zip(&own[part.clone()]).zip(&other[part]) {
-                    *c = (here * a + there * b) / (here + there);
+                    // From the own code, so that a cell without a partner keeps it to the bit.
+                    *c = a + there * (b - a) / (here + there);
                 }
             });
         } else {
@@ -125,6 +126,24 @@ mod tests {
             prove(&operands, 1e-4, |s, v| s.aggregate([v[0], v[1]], [v[2], v[3]], Var::NONE), |x| reference(x, &|_| 1.0));
             let with = [&operands[..], &[fixed([rows, 1], w.clone())]].concat();
             prove(&with, 1e-4, |s, v| s.aggregate([v[0], v[1]], [v[2], v[3]], v[4]), |x| reference(x, &|r| w[r] as f64));
+        }
+    }
+
+    #[test]
+    fn a_cell_without_a_partner_keeps_its_code_and_gives_the_weights_nothing() {
+        for (device, mut s) in steps() {
+            s.begin(true, 1, 0).unwrap();
+            let (a, b) = (s.leaf([2, 3], &values(6, 1)), s.leaf([2, 3], &values(6, 2)));
+            let (sigma, tau) = (s.leaf([1, 1], &[0.3]), s.leaf([1, 1], &[0.9]));
+            let w = s.constant([2, 1], &[0.0; 2]);
+            let c = s.aggregate([a, b], [sigma, tau], w);
+            assert_eq!(s.download(c).unwrap(), values(6, 1), "{device}");
+            let dc = s.constant([2, 3], &values(6, 3));
+            s.backward_from(c, dc);
+            for v in [sigma, tau, b] {
+                let g = s.grad(v).unwrap();
+                assert!(s.download(g).unwrap().iter().all(|&g| g == 0.0), "{device}");
+            }
         }
     }
 }
