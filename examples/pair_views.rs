@@ -43,6 +43,7 @@ fn main() -> Result<()> {
         run_dir: run.clone(),
         resume: false,
         stop: &AtomicBool::new(false),
+        inferring: &mut |_| {},
         prepared: &mut |p| println!("{} parameters on {}", p.parameters, p.device),
         progress: &mut |_| {},
     })?;

@@ -6,6 +6,7 @@
 //! history.csv            a row an epoch
 //! checkpoint/state.safetensors    what --resume needs, one file, replaced whole
 //! embedding.NAME.npy     cells x latent, with embedding.NAME.cells.txt
+//! F.npy                  the inferred correspondence of the training cells, for a model that learns from one; F.NAME.cells.txt
 //! metrics.json           what `evaluate` measured last
 //! dataset/               a dataset that was imported on the fly
 //! ```
@@ -13,12 +14,14 @@
 pub mod config;
 pub mod history;
 pub mod rows;
+pub mod sparse;
 pub mod tensors;
 
 pub use config::{Config, ModalityShape};
 pub use tensors::{Saved, Tensor, bits, bits_list, load_tensors, save_tensors};
 
 use crate::data::atomic;
+use crate::data::npy::{Dtype, NpyWriter};
 use crate::error::{Error, Result};
 use history::History;
 use rows::RowsWriter;
@@ -151,10 +154,22 @@ impl Run {
 
     /// Starts `embedding.NAME.npy`, and writes the ids of its rows beside it.
     pub fn write_embedding(&self, modality: &str, cells: &[impl AsRef<str>], latent: usize) -> Result<RowsWriter> {
-        let ids: String = cells.iter().map(|c| format!("{}\n", c.as_ref())).collect();
-        atomic::write_file(&self.dir.join(format!("embedding.{modality}.cells.txt")), ids.as_bytes())?;
+        self.write_ids(&format!("embedding.{modality}"), cells.iter().map(AsRef::as_ref))?;
         let columns: Vec<String> = (1..=latent).map(|i| format!("Z{i}")).collect();
         RowsWriter::create(&self.embedding(modality), cells.len(), &["cell"], &columns)
+    }
+
+    /// Writes the ids of a file's cells beside it, as `STEM.cells.txt`.
+    pub fn write_ids<'a>(&self, stem: &str, ids: impl Iterator<Item = &'a str>) -> Result<()> {
+        let text: String = ids.flat_map(|id| [id, "\n"]).collect();
+        atomic::write_file(&self.dir.join(format!("{stem}.cells.txt")), text.as_bytes())
+    }
+
+    /// Writes a matrix of so many columns as an `.npy` of f32.
+    pub fn write_matrix(&self, name: &str, values: &[f32], columns: usize) -> Result<()> {
+        let mut file = NpyWriter::create(&self.dir.join(name), Dtype::F32, &[columns])?;
+        file.write(values)?;
+        file.finish().map(|_| ())
     }
 
     /// Replaces `metrics.json`.

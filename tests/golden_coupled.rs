@@ -156,7 +156,7 @@ impl<'c> Bench<'c> {
     /// The loss terms of a training pass.
     fn losses(&mut self) -> Losses {
         let mut losses = Vec::new();
-        self.model.losses(&mut self.step, 0, &Minibatch { x: &self.x, pairs: &self.pairs }, &mut losses);
+        self.model.losses(&mut self.step, 0, &Minibatch { x: &self.x, pairs: &self.pairs, inferred: Var::NONE }, &mut losses);
         losses
     }
 

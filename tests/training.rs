@@ -64,6 +64,7 @@ fn run_model(model: &str, dataset: &Dataset, device: Device, out: &Path, options
         run_dir: out.to_path_buf(),
         resume: false,
         stop: &AtomicBool::new(false),
+        inferring: &mut |_| {},
         prepared: &mut |_| {},
         progress: &mut |_| {},
     })

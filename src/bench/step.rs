@@ -3,6 +3,7 @@
 //! | shape | model | what |
 //! | --- | --- | --- |
 //! | `patchseq` | coupled | 1,252 genes and 54 electrophysiological features, 4 × 50 and 4 × 60 ELU, latent 3, minimum singular value |
+//! | `multiome` | jamie | 512 and 512 principal components of paired cells, latent 32, all four losses |
 //!
 //! A step is what training does for one minibatch: gather, corrupt, forward, losses, backward, Adam.
 
@@ -13,7 +14,8 @@ use crate::engine::params::init;
 use crate::engine::{Precision, Step};
 use crate::error::{Error, Result, nearest};
 use crate::models::settings::Settings;
-use crate::models::{self, Modality, Model};
+use crate::models::{self, Modality, Model, Sampling};
+use crate::train::correspondence::{Blocks, Inferred};
 use crate::train::feed::Feed;
 use crate::train::stepper::Stepper;
 use serde::Serialize;
@@ -33,25 +35,28 @@ pub struct Shape {
 }
 
 /// The shapes there are.
-pub static SHAPES: &[Shape] = &[Shape {
-    name: "patchseq",
-    model: "coupled",
-    features: &[1252, 54],
-    batch: [100, 100],
-    options: &[
-        "hidden.a=50,50,50,50",
-        "hidden.b=60,60,60,60",
-        "activation=elu",
-        "output_activation.a=elu",
-        "alpha.b=0.1",
-        "latent=3",
-        "cross_modal=false",
-        "input_dropout.a=0.5",
-        "input_dropout.b=0.1",
-        "noise_sd.a=0",
-        "noise_sd.b=0.05",
-    ],
-}];
+pub static SHAPES: &[Shape] = &[
+    Shape {
+        name: "patchseq",
+        model: "coupled",
+        features: &[1252, 54],
+        batch: [100, 100],
+        options: &[
+            "hidden.a=50,50,50,50",
+            "hidden.b=60,60,60,60",
+            "activation=elu",
+            "output_activation.a=elu",
+            "alpha.b=0.1",
+            "latent=3",
+            "cross_modal=false",
+            "input_dropout.a=0.5",
+            "input_dropout.b=0.1",
+            "noise_sd.a=0",
+            "noise_sd.b=0.05",
+        ],
+    },
+    Shape { name: "multiome", model: "jamie", features: &[512, 512], batch: [512, 512], options: &[] },
+];
 
 /// A line of `couplet bench step --json`.
 #[derive(Clone, Debug, Serialize)]
@@ -120,15 +125,28 @@ impl Bench {
         let model = (spec.build)(&mut step, &settings, &modalities)?;
         let rows: Vec<u32> = (0..cells as u32).collect();
         let unit = |r: u32| Unit { rows: vec![Some(r); names.len()], confidence: 1.0 };
-        let mut plan = Plan::new(seed, batch, vec![rows; names.len()], (0..cells as u32).map(unit).collect());
+        let (rows, units) = (vec![rows; names.len()], (0..cells as u32).map(unit).collect());
+        let mut plan = match model.sampling() {
+            Sampling::Passes => Plan::new(seed, batch, rows, units),
+            Sampling::Draws { pair_fraction } => Plan::drawn(seed, batch, rows, units, pair_fraction),
+        };
         let mut feeds = Vec::new();
         for (m, modality) in modalities.iter().enumerate() {
             let values = init::uniform(seed, &modality.name, cells * modality.features, 2.0);
             feeds.push(Feed::of_values(&mut step, m, modality.features, &values, plan.slots())?);
         }
-        let mut stepper = Stepper::new(&mut step, &*model, feeds, plan.slots(), true)?;
+        let blocks = match (spec.inference)(&settings, &modalities)? {
+            None => None,
+            Some(_) => {
+                let f = init::uniform(seed, "F", cells * cells, 1.0).iter().map(|v| v.abs()).collect();
+                let f = Inferred::of_values(f, [cells; 2]);
+                Some(Blocks::new(&mut step, f, plan.slots(), plan.batch(), true)?)
+            }
+        };
+        let mut stepper = Stepper::new(&mut step, &*model, feeds, blocks, plan.slots(), true)?;
+        model.begin_epoch(&mut step, 1);
         plan.shuffle(1);
-        stepper.begin_epoch(&mut step, &plan)?;
+        stepper.begin_epoch(&mut step, &plan, true)?;
         Ok(Bench { step, model, stepper, plan, number: 0 })
     }
 

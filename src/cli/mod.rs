@@ -12,6 +12,7 @@ mod given;
 mod import;
 mod info;
 mod interrupt;
+mod matching;
 mod progress;
 mod simulate;
 mod train;
@@ -45,6 +46,8 @@ enum Command {
     Import(import::Args),
     /// Say what is in a DATASET
     Info(info::Args),
+    /// Write which cells of two modalities correspond, inferred from the distances within each
+    Match(Box<matching::Args>),
     /// Train a model on a DATASET and leave a RUN
     Train(Box<train::Args>),
     /// Write the embedding of cells by a RUN
@@ -71,6 +74,7 @@ pub fn run(typed: impl Iterator<Item = OsString>) -> Result<()> {
             Command::Simulate(args) => simulate::run(args),
             Command::Import(args) => import::run(args),
             Command::Info(args) => info::run(args),
+            Command::Match(args) => matching::run(*args),
             Command::Train(args) => train::run(*args),
             Command::Embed(args) => embed::run(args),
             Command::Translate(args) => translate::run(args),

@@ -1,5 +1,6 @@
 //! What a person sees while they wait: a bar with the loss and the time left, or plain lines where stderr is no terminal.
 
+use couplet::correspondence::Inferring;
 use couplet::data::{Hooks, Progress};
 use couplet::train::TrainProgress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -59,6 +60,69 @@ fn line(p: &TrainProgress, left: Option<Duration>) -> String {
     let held_out = p.held_out.map(|h| format!(", held out {h:.4}")).unwrap_or_default();
     let left = left.filter(|_| p.step < p.steps).map(|d| format!(", {} left", duration(d))).unwrap_or_default();
     format!("epoch {}/{}: loss {:.4}{held_out}{left}", p.epoch, p.epochs, p.loss)
+}
+
+/// The progress of an inferred correspondence, on stderr, and a line when it is there.
+pub struct InferBar {
+    bar: Option<ProgressBar>,
+    started: Instant,
+    plain: Instant,
+}
+
+impl InferBar {
+    /// A bar if stderr is a terminal.
+    pub fn new() -> InferBar {
+        let bar = std::io::stderr().is_terminal().then(|| bar("{bar:30} {msg}"));
+        let now = Instant::now();
+        InferBar { bar, started: now, plain: now }
+    }
+
+    /// Shows how far it is.
+    pub fn update(&mut self, told: Inferring) {
+        let (text, done, of) = match told {
+            Inferring::Distances { modality, cells } => {
+                (format!("correspondence: distances of {cells} cells, modality {} of 2", modality + 1), modality as u64, 2)
+            }
+            Inferring::Solving { report, of } => {
+                let left = self.started.elapsed().mul_f64((of - report.step.min(of)) as f64 / report.step.max(1) as f64);
+                let text = format!("correspondence: step {}/{of}, error {:.4}, {} left", report.step, report.error, duration(left));
+                (text, report.step, of)
+            }
+        };
+        if let Inferring::Solving { report, of } = told
+            && report.step >= of
+        {
+            self.finish();
+            let (rows, columns) = (100.0 * report.row_deviation, 100.0 * report.column_excess);
+            let text = format!(
+                "correspondence inferred in {} steps and {}: error {:.4}, rows sum to 1 within {rows:.1} % on average, columns exceed it by {columns:.1} % at most",
+                report.step,
+                duration(self.started.elapsed()),
+                report.error,
+            );
+            let _ = writeln!(std::io::stderr(), "{text}");
+            return;
+        }
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(of);
+                bar.set_position(done);
+                bar.set_message(text);
+            }
+            None if self.plain.elapsed() >= PLAIN_EVERY => {
+                self.plain = Instant::now();
+                let _ = writeln!(std::io::stderr(), "{text}");
+            }
+            None => {}
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 /// Runs `work` with hooks that show the rows it has done and stop it on Ctrl-C.

@@ -2,7 +2,7 @@
 
 use super::dataset::{DatasetArgs, Opened, Place};
 use super::given::Given;
-use super::progress::{TrainBar, duration};
+use super::progress::{InferBar, TrainBar, duration};
 use super::{DeviceArgs, Precision, fraction, interrupt, note, say_exactly, seed_parser};
 use couplet::data::Dataset;
 use couplet::data::split::Holdout;
@@ -224,7 +224,7 @@ pub fn tell(job: Job) -> Result<TrainSummary> {
     if job.resume && !checkpoint {
         note(format!("{} has no checkpoint: training from the beginning", job.out.display()));
     }
-    let mut bar = TrainBar::new();
+    let (mut bar, mut infer_bar) = (TrainBar::new(), InferBar::new());
     let mut said = Ok(());
     let (model, seed, precision) = (job.model.name, job.seed, job.precision.name());
     let outcome = train::train(TrainRequest {
@@ -240,10 +240,12 @@ pub fn tell(job: Job) -> Result<TrainSummary> {
         run_dir: job.out.to_path_buf(),
         resume: job.resume,
         stop: job.stop,
+        inferring: &mut |told| infer_bar.update(told),
         prepared: &mut |p| said = say_exactly(&introduction(model, precision, seed, p)),
         progress: &mut |p| bar.update(p),
     });
     bar.finish();
+    infer_bar.finish();
     let summary = outcome?;
     said?;
     say_exactly(&conclusion(job.out, job.dataset, &summary))?;

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`geodesic`] | the distances within one modality, along its kNN graph or plain |
 //! | [`prime_dual`] | the soft correspondence F [m, n] whose image of one table of distances is the other |
+//! | [`infer`](mod@infer) | both in one call |
 //! | [`assignment`] | one-to-one pairs out of a table of gains (Hungarian method) |
 //!
 //! The order of use: a table a modality, F between the two, and pairs from F where a table of pairs is wanted.
@@ -12,10 +13,12 @@
 
 pub mod assignment;
 pub mod geodesic;
+pub mod infer;
 pub mod prime_dual;
 
 pub use assignment::best_assignment;
 pub use geodesic::{Metric, distances};
+pub use infer::{Inference, Inferring, infer};
 pub use prime_dual::{Options, Report, Solution, Solver, solve};
 
 #[cfg(test)]

@@ -192,13 +192,18 @@ impl Solver {
         self.done
     }
 
+    /// Gives the device back, empty.
+    pub fn into_device(self) -> Device {
+        self.step.into_device()
+    }
+
     /// The device's memory in use and its peak, in bytes.
     pub fn memory(&self) -> (usize, usize) {
         self.step.memory()
     }
 }
 
-/// All steps. `progress` hears every report; a set `stop` ends it with [`Error::Interrupted`].
+/// All steps; the device comes back. `progress` hears every report; a set `stop` ends it with [`Error::Interrupted`].
 pub fn solve(
     device: Device,
     a: &[f32],
@@ -206,7 +211,7 @@ pub fn solve(
     options: Options,
     stop: Option<&AtomicBool>,
     mut progress: impl FnMut(Report),
-) -> Result<Solution> {
+) -> Result<(Solution, Device)> {
     let mut solver = Solver::new(device, a, b, options)?;
     while solver.done < options.iterations {
         if stop.is_some_and(|s| s.load(Ordering::Relaxed)) {
@@ -222,7 +227,7 @@ pub fn solve(
     }
     let last = solver.report()?;
     progress(last);
-    Ok(Solution { correspondence: solver.correspondence()?, last })
+    Ok((Solution { correspondence: solver.correspondence()?, last }, solver.into_device()))
 }
 
 /// The side of a square table that a device can index.

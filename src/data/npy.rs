@@ -9,6 +9,7 @@ mod header;
 mod writer;
 
 pub use header::{Header, RawHeader, read_header, read_raw_header};
+pub(crate) use writer::header_of;
 pub use writer::{NpyWriter, Written};
 
 /// The element types that are read; [`Dtype::F32`], [`Dtype::U8`], [`Dtype::U16`], [`Dtype::I32`] and [`Dtype::I64`] are also written.

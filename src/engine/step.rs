@@ -433,21 +433,36 @@ impl Step {
     }
 }
 
-impl Drop for Step {
-    fn drop(&mut self) {
+impl Step {
+    /// Ends this engine and gives its device back, empty.
+    pub fn into_device(mut self) -> Device {
+        self.free_everything();
+        std::mem::replace(&mut self.device, Device::cpu())
+    }
+
+    fn free_everything(&mut self) {
         let _ = self.device.finish();
         for chunk in std::mem::take(&mut self.arena.chunks) {
             self.device.free(chunk);
         }
-        self.device.free(self.clock);
+        let clock = std::mem::replace(&mut self.clock, Mem::EMPTY);
+        if !clock.is_empty() {
+            self.device.free(clock);
+        }
         let mut owned = self.params.owned();
         owned.append(&mut self.borrowed);
-        for i in 0..self.permanent {
+        for i in 0..std::mem::take(&mut self.permanent) {
             let mem = self.vars[i].mem;
             if !owned.contains(&Var(i as u32)) && !mem.is_empty() {
                 self.device.free(mem);
             }
         }
         self.params.free(&mut self.device);
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        self.free_everything();
     }
 }

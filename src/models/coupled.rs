@@ -51,6 +51,7 @@ pub const SPEC: ModelSpec = ModelSpec {
     count_recipe: "counts10k-log1p,standardise",
     takes_missing: true,
     resolve,
+    inference: |_, _| Ok(None),
     build: |s, settings, modalities| Ok(Box::new(Coupled::new(s, settings, modalities)?)),
 };
 

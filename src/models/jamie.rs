@@ -3,7 +3,8 @@
 //! One variational autoencoder a modality; the latent vectors of cells known to correspond are averaged before they are decoded:
 //!
 //!   z_i = μ_i + (exp(½ logvar_i) + 10⁻⁷) e                    c_i = (σ_i z_i + σ_j W_ij z_j) / (σ_i + σ_j Σ W_ij)
-//!   L   = β w_KL Σ KL_i + w_rec Σ |D_i(c_i) - x_i|² + w_comb Σ |z_i - c_i|²           (means over cells and columns)
+//!   L   = β w_KL Σ KL_i + w_rec Σ |D_i(c_i) - x_i|² + w_comb Σ |z_i - c_i|² + ½ w_align Σ |c_i - F_ij c_j|²
+//!                                                                                     (means over cells and columns)
 //!
 //! | symbol | meaning | here |
 //! | --- | --- | --- |
@@ -11,23 +12,27 @@
 //! | μ_i, logvar_i | heads of the encoder | `Arm::mu`, `Arm::logvar` |
 //! | σ_i | a learned weight a modality, at least 10⁻⁴ | `sigma.NAME` |
 //! | W | which cells of the minibatch are the same | weights of the slots |
+//! | F | the correspondence inferred from the distances within each modality, rows normalised in a minibatch | `inferred` |
 //! | β | annealing, 1/(1 + exp(-5 (e - h)/h)), h half of `min_epochs` | `Jamie::begin_epoch` |
-//! | KL_i, |D_i(c_i) - x_i|², |z_i - c_i|² | loss terms | `kl.NAME`, `recon.NAME`, `comb.NAME` |
+//! | KL_i, |D_i(c_i) - x_i|², |z_i - c_i|², |c_i - F_ij c_j|² | loss terms | `kl.NAME`, `recon.NAME`, `comb.NAME`, `align.NAME` |
 //!
 //! Where paper and released program differ: each modality's own log-variance enters its KL; the released scale of the losses, for which
-//! clipping and early stopping are stated; the encoder's depth of the program; the correspondence of a minibatch is normalised so that
-//! exchanging the modalities changes nothing. Embedding is μ; imputation decodes μ directly.
+//! clipping and early stopping are stated; the encoder's depth of the program; correspondences are normalised along the axis that is
+//! summed and the alignment counts both ways, so that exchanging the modalities changes nothing (`align_sides=one` is the program's);
+//! `align=0` leaves F out altogether. A known pair counts with its confidence. Embedding is μ; imputation decodes μ directly.
 //!
-//! Limitations: two modalities; no missing values; the correspondence is the known one (the inferred one is not used in training yet,
-//! so the alignment loss is left out).
+//! Limitations: two modalities; no missing values. F is inferred of the training cells alone: held-out cells have no alignment loss.
 
+use super::inference;
 use super::options::{Kind, OptionSpec, Per, Value};
 use super::settings::Settings;
 use super::{Losses, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stopping};
+use crate::correspondence::Inference;
 use crate::engine::nn::{BatchNorm, Linear};
 use crate::engine::ops::activation::Activation;
 use crate::engine::ops::batch_norm::{BatchNormState, Running};
 use crate::engine::ops::ledger::Ledger;
+use crate::engine::ops::transport::Towards;
 use crate::engine::optim::AdamSettings;
 use crate::engine::params::init;
 use crate::engine::{Knob, Step, Var, Weight};
@@ -41,6 +46,7 @@ pub const SPEC: ModelSpec = ModelSpec {
     count_recipe: "counts10k-log1p,standardise",
     takes_missing: false,
     resolve,
+    inference: asked,
     build: |s, settings, modalities| Ok(Box::new(Jamie::new(s, settings, modalities)?)),
 };
 
@@ -70,6 +76,27 @@ static OPTIONS: &[OptionSpec] = &[
     option("comb", Per::Run, POSITIVE, "32", "weight of the distance of a code from its aggregate"),
     option("recon", Per::Run, POSITIVE, "1", "weight of the reconstruction"),
     option(
+        "align",
+        Per::Run,
+        POSITIVE,
+        "1",
+        "weight of the distance of a code from those that the inferred correspondence says; 0: none is inferred",
+    ),
+    option("align_sides", Per::Run, Kind::Choice(&["both", "one"]), "both", "whether both codes are compared, or only the first's"),
+    option(
+        "pf_ratio",
+        Per::Run,
+        Kind::Float { min: 0.0, max: 1.0 },
+        "1",
+        "share of the known pairs in the aggregate, the rest is the inferred correspondence's",
+    ),
+    inference::DISTANCE,
+    inference::KMAX,
+    inference::STEPS,
+    inference::EPS,
+    inference::RHO,
+    inference::DELAY,
+    option(
         "pair_fraction",
         Per::Run,
         Kind::Float { min: 0.0, max: 1.0 },
@@ -96,7 +123,7 @@ static OPTIONS: &[OptionSpec] = &[
     ),
     option("min_increment", Per::Run, POSITIVE, "1e-8", "what counts as a smaller loss"),
     option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
-    option("preprocess", Per::Modality, Kind::Words(crate::data::preprocess::STEPS), "auto", "steps before the principal components"),
+    inference::PREPROCESS,
 ];
 
 /// Slope of the leaky ReLU below 0.
@@ -127,6 +154,9 @@ pub struct Jamie {
     latent: usize,
     dropout: f32,
     weights: [f32; 2],
+    align: f32,
+    both_sides: bool,
+    pf_ratio: f32,
     kl: f64,
     annealing: Knob,
     half: f64,
@@ -147,6 +177,11 @@ fn resolve(settings: &mut Settings, modalities: &[Modality], cells: usize) -> Re
     let epochs = settings.get("epochs")?.count()?;
     settings.fill("min_epochs", "", Value::Int(2500.min(epochs * 3 / 4) as i64));
     Ok(())
+}
+
+fn asked(settings: &Settings, modalities: &[Modality]) -> Result<Option<Inference>> {
+    let unused = settings.get("align")?.float()? == 0.0 && settings.get("pf_ratio")?.float()? == 1.0;
+    (!unused).then(|| inference::inference(settings, [&modalities[0].name, &modalities[1].name])).transpose()
 }
 
 impl Block {
@@ -190,13 +225,20 @@ impl Jamie {
         let min_epochs = settings.get("min_epochs")?.count()?;
         let float = |key: &str| settings.get(key).and_then(|v| v.float());
         let name = |what: &str, m: &Modality| format!("{what}.{}", m.name);
-        let terms = ["kl", "recon", "comb"].iter().flat_map(|what| modalities.iter().map(|m| name(what, m))).collect();
+        let (align, both_sides) = (float("align")? as f32, settings.get("align_sides")?.word()? == "both");
+        let mut terms: Vec<String> = ["kl", "recon", "comb"].iter().flat_map(|what| modalities.iter().map(|m| name(what, m))).collect();
+        if align > 0.0 {
+            terms.extend(modalities[..if both_sides { 2 } else { 1 }].iter().map(|m| name("align", m)));
+        }
         let optimiser = AdamSettings { rate: float("lr")?, ..AdamSettings::default() };
         Ok(Jamie {
             arms,
             latent,
             dropout: float("dropout")? as f32,
             weights: [float("recon")? as f32, float("comb")? as f32],
+            align,
+            both_sides,
+            pf_ratio: float("pf_ratio")? as f32,
             kl: float("kl")?,
             annealing: s.knob(0.0),
             half: if min_epochs > 0 { min_epochs as f64 / 2.0 } else { epochs as f64 / 2.0 },
@@ -231,9 +273,17 @@ impl Model for Jamie {
             z[i] = s.sample_latent(mu, logvar, arm.noise);
             losses.push((s.kl(mu, logvar), Weight::Knob(self.annealing)));
         }
+        let f = cells.inferred;
+        let inverses = if f.is_none() { [Var::NONE; 2] } else { s.inverse_sums(f) };
+        let towards = [Towards::Rows, Towards::Columns];
         for (i, c) in c.iter_mut().enumerate() {
             let sigmas = [self.arms[i].sigma, self.arms[1 - i].sigma];
-            *c = s.aggregate([z[i], z[1 - i]], sigmas, cells.pairs[0]);
+            let (mut other, mut weight) = (z[1 - i], cells.pairs[0]);
+            if self.pf_ratio < 1.0 && !f.is_none() {
+                let carried = s.transport(f, inverses, other, towards[i]);
+                [other, weight] = s.blend([other, carried], weight, inverses[i], self.pf_ratio);
+            }
+            *c = s.aggregate([z[i], other], sigmas, weight);
         }
         let [recon, comb] = self.weights.map(Weight::Fixed);
         for (i, (&c, &x)) in c.iter().zip(cells.x).enumerate() {
@@ -242,6 +292,18 @@ impl Model for Jamie {
         }
         for (&z, &c) in z.iter().zip(&c) {
             losses.push((s.mean_square(z, c), comb));
+        }
+        if self.align > 0.0 {
+            let (sides, weight) = if self.both_sides { (2, 0.5 * self.align) } else { (1, self.align) };
+            for i in 0..sides {
+                let term = if f.is_none() {
+                    Var::NONE
+                } else {
+                    let carried = s.transport(f, inverses, c[1 - i], towards[i]);
+                    s.mean_square(c[i], carried)
+                };
+                losses.push((term, Weight::Fixed(weight)));
+            }
         }
     }
 
@@ -330,7 +392,7 @@ mod tests {
         s.begin(true, 1, 0).unwrap();
         let x = ["a", "b"].map(|n| init::uniform(1, n, 400 * 20, 1.0)).map(|v| s.constant([400, 20], &v));
         let mut losses = Vec::new();
-        model.losses(&mut s, 0, &Minibatch { x: &x, pairs: &[Var::NONE] }, &mut losses);
+        model.losses(&mut s, 0, &Minibatch { x: &x, pairs: &[Var::NONE], inferred: Var::NONE }, &mut losses);
         assert_eq!(losses.len(), model.terms(0).len());
         let value = |s: &mut Step, term: &str| {
             let at = model.terms(0).iter().position(|t| t == term).unwrap();

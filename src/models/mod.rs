@@ -4,10 +4,12 @@
 //! It knows no file, no loop and no device; [`crate::train`] drives all of them by the [`Model`] trait.
 
 pub mod coupled;
+pub mod inference;
 pub mod jamie;
 pub mod options;
 pub mod settings;
 
+use crate::correspondence::Inference;
 use crate::engine::ops::batch_norm::BatchNormState;
 use crate::engine::ops::ledger::Ledger;
 use crate::engine::optim::AdamSettings;
@@ -33,6 +35,9 @@ pub struct Minibatch<'a> {
     pub x: &'a [Var],
     /// The weights [B, 1] of the pairs of modalities (0,1), (0,2), .. (1,2), ..; [`Var::NONE`] where every slot is a pair.
     pub pairs: &'a [Var],
+    /// The inferred correspondence [B, B] of the rows of x[0] and x[1], for a model that asks for one; [`Var::NONE`] where there is
+    /// none, as for held-out cells.
+    pub inferred: Var,
 }
 
 /// The loss terms of a step, in the order of [`Model::terms`].
@@ -84,7 +89,8 @@ pub trait Model: Send {
     /// The names of a phase's loss terms: the columns of `history.csv`.
     fn terms(&self, phase: usize) -> &[String];
 
-    /// Computes the loss terms of a phase for a minibatch and appends them to `losses`, with their weights.
+    /// Computes the loss terms of a phase for a minibatch and appends them to `losses`, with their weights; outside training a term
+    /// that needs a correspondence which is not there is [`Var::NONE`].
     fn losses(&self, s: &mut Step, phase: usize, cells: &Minibatch, losses: &mut Losses);
 
     /// The code [B, latent] of a modality's cells x [B, features]; missing values are NaN.
@@ -137,6 +143,8 @@ pub struct ModelSpec {
     pub takes_missing: bool,
     /// Works out what is `auto` from the data.
     pub resolve: fn(&mut Settings, &[Modality], cells: usize) -> Result<()>,
+    /// How the correspondence of the first two modalities is to be inferred, if the model learns from one.
+    pub inference: fn(&Settings, &[Modality]) -> Result<Option<Inference>>,
     /// Builds the model.
     pub build: Build,
 }

@@ -92,13 +92,16 @@ impl Feed {
     }
 }
 
-/// Which modalities may lie on the device whole: in their order, while they fit half of the device's free memory, or a quarter of
-/// the host's.
-pub fn resident(device: &Device, dataset: &Dataset, inputs: &[Input]) -> Vec<bool> {
-    let mut left = device.free_memory().map_or_else(|| available_memory() / 4, |free| free / 2);
+/// How many bytes data may take on a device: half of its free memory, or a quarter of the host's.
+pub fn room(device: &Device) -> usize {
+    device.free_memory().map_or_else(|| available_memory() / 4, |free| free / 2)
+}
+
+/// Which modalities may lie on the device whole: in their order, while there is room, of which their bytes are taken off.
+pub fn resident(room: &mut usize, dataset: &Dataset, inputs: &[Input]) -> Vec<bool> {
     let mut fits = |bytes: usize| {
-        let yes = bytes <= left;
-        left -= if yes { bytes } else { 0 };
+        let yes = bytes <= *room;
+        *room -= if yes { bytes } else { 0 };
         yes
     };
     dataset.modalities().iter().zip(inputs).map(|(m, input)| fits(4 * m.cells() * input.width())).collect()

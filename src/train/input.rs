@@ -118,6 +118,16 @@ impl Input {
         Ok(())
     }
 
+    /// Rows of a modality after the steps alone, before any projection: [rows, features]. An error names the cell and the feature.
+    pub fn preprocessed(&self, modality: &Modality, rows: &[u32]) -> Result<Vec<f32>> {
+        let features = self.preprocess.features();
+        let mut out = vec![0.0; rows.len() * features];
+        for (out, &row) in out.chunks_exact_mut(features.max(1)).zip(rows) {
+            self.preprocess.row(modality, row as usize, out)?;
+        }
+        Ok(out)
+    }
+
     /// What a model makes of cells, `y` [rows, width], as preprocessed features: `out` [rows, features].
     pub fn features(&self, y: &[f32], out: &mut Vec<f32>) {
         out.clear();

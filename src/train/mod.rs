@@ -7,6 +7,7 @@
 //! resumed: everything that a step depends on (weights, moments, running statistics, warm starts, the step's number) is in the
 //! checkpoint, and everything random is a function of the seed and that number.
 
+pub mod correspondence;
 pub mod evaluate;
 pub mod feed;
 pub mod input;
@@ -18,6 +19,7 @@ pub mod trained;
 pub use prepare::{Prepared, PreparedModality};
 pub use trained::{Space, Trained};
 
+use crate::correspondence::Inferring;
 use crate::data::Dataset;
 use crate::data::plan::Plan;
 use crate::data::split::Holdout;
@@ -66,6 +68,8 @@ pub struct TrainRequest<'a> {
     pub resume: bool,
     /// Set from outside to stop at the next step.
     pub stop: &'a AtomicBool,
+    /// Told how far the correspondence is, where a model learns from an inferred one: before the first step.
+    pub inferring: &'a mut (dyn FnMut(Inferring) + Send),
     /// Told once what will be trained on what.
     pub prepared: &'a mut (dyn FnMut(&Prepared) + Send),
     /// Told how far the training is.
@@ -171,7 +175,7 @@ struct Training<'a> {
 impl<'a> Training<'a> {
     fn new(mut request: TrainRequest<'a>) -> Result<Training<'a>> {
         let device = std::mem::replace(&mut request.device, Device::cpu());
-        let Preparation { session, stepper, plan, held, training_rows, settings, run, prepared } = Preparation::new(&request, device)?;
+        let Preparation { session, stepper, plan, held, training_rows, settings, run, prepared } = Preparation::new(&mut request, device)?;
         (request.prepared)(&prepared);
         let phases = session.model.phases().len();
         let terms: Vec<String> = (0..phases).flat_map(|p| session.model.terms(p).to_vec()).collect();
@@ -225,7 +229,7 @@ impl<'a> Training<'a> {
             let epoch_started = Instant::now();
             self.plan.shuffle(self.at.epoch as u32);
             self.session.model.begin_epoch(&mut self.session.step, self.at.epoch);
-            self.stepper.begin_epoch(&mut self.session.step, &self.plan)?;
+            self.stepper.begin_epoch(&mut self.session.step, &self.plan, true)?;
             if !resumed {
                 self.at.sums.fill(0.0);
             }
@@ -291,10 +295,12 @@ impl<'a> Training<'a> {
         self.last = vec![("total".into(), total)];
         self.last.extend(self.terms.iter().cloned().zip(sums.iter().map(|s| s / steps)));
         if let Some(values) = self.held_out_terms()? {
-            let weighted = self.total(&values, 1.0);
-            self.at.held_out = if self.select_sum { values.iter().sum() } else { weighted };
+            let counts = self.stepper.term_weights(&self.session.step);
+            let weighted = counts.iter().zip(&values).filter_map(|(w, v)| v.map(|v| w * v)).sum();
+            self.at.held_out = if self.select_sum { values.iter().flatten().sum() } else { weighted };
             self.last.push(("held_out.total".into(), weighted));
-            self.last.extend(self.terms.iter().map(|t| format!("held_out.{t}")).zip(values));
+            let named = self.terms.iter().zip(values).filter_map(|(t, v)| v.map(|v| (format!("held_out.{t}"), v)));
+            self.last.extend(named);
             if stopping == Stopping::HeldOut && self.at.held_out < self.at.best {
                 (self.at.best, self.at.best_epoch) = (self.at.held_out, self.at.epoch);
                 self.best = Some(weights(&mut self.session.step)?);
@@ -314,25 +320,27 @@ impl<'a> Training<'a> {
         Ok(())
     }
 
-    /// The held-out cells' loss terms with nothing dropped, in parts of equal size up to one cell; `None` without such cells.
-    fn held_out_terms(&mut self) -> Result<Option<Vec<f64>>> {
+    /// The held-out cells' loss terms with nothing dropped, in parts of equal size up to one cell; `None` without such cells, and for
+    /// a term that needs what they do not have.
+    fn held_out_terms(&mut self) -> Result<Option<Vec<Option<f64>>>> {
         let Some(held) = &mut self.held else { return Ok(None) };
         held.in_order();
-        self.stepper.begin_epoch(&mut self.session.step, held)?;
+        self.stepper.begin_epoch(&mut self.session.step, held, false)?;
         let slots = held.slots();
         let parts = slots.div_ceil(self.plan.batch()).min((slots / self.session.model.smallest_batch()).max(1));
-        let mut sums = vec![0.0; self.terms.len()];
+        let mut sums = vec![Some(0.0); self.terms.len()];
         for part in 0..parts {
             let (start, end) = (slots * part / parts, slots * (part + 1) / parts);
             let (s, model) = (&mut self.session.step, &*self.session.model);
             let values = self.stepper.evaluate(s, model, (self.request.dataset, &mut self.session.inputs), held, start, end - start)?;
-            sums.iter_mut().zip(values).for_each(|(sum, v)| *sum += v * (end - start) as f64);
+            sums.iter_mut().zip(values).for_each(|(sum, v)| *sum = sum.zip(v).map(|(sum, v)| sum + v * (end - start) as f64));
         }
-        Ok(Some(sums.iter().map(|s| s / slots as f64).collect()))
+        Ok(Some(sums.iter().map(|s| s.map(|s| s / slots as f64)).collect()))
     }
 
     fn total(&self, sums: &[f64], steps: f64) -> f64 {
-        self.stepper.term_weights(&self.session.step).iter().zip(sums).map(|(w, s)| w * s).sum::<f64>() / steps
+        let counts = self.stepper.term_weights(&self.session.step);
+        counts.iter().zip(sums).map(|(w, s)| w * s).sum::<f64>() / steps
     }
 
     /// An error that names step, term and operation if a loss was not finite.

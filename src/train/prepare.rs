@@ -1,5 +1,6 @@
 //! From a request to everything a training needs: which cells, which pairs, what is done to the rows, the model on its device.
 
+use super::correspondence::{Blocks, Inferred};
 use super::feed::{self, Feed};
 use super::input::Input;
 use super::session::Session;
@@ -62,7 +63,7 @@ pub(super) struct Preparation {
 }
 
 impl Preparation {
-    pub fn new(request: &TrainRequest, device: Device) -> Result<Preparation> {
+    pub fn new(request: &mut TrainRequest, device: Device) -> Result<Preparation> {
         let dataset = request.dataset;
         check_modalities(dataset)?;
         if let Some(m) = dataset.modalities().iter().find(|m| m.facts().missing > 0 && !request.model.takes_missing) {
@@ -103,7 +104,17 @@ impl Preparation {
         let cells = training_rows.iter().map(Vec::len).max().unwrap_or(0);
         (request.model.resolve)(&mut settings, &modalities, cells)?;
         let described = device.describe();
-        let resident = feed::resident(&device, dataset, &inputs);
+        let run = open_run(request, &settings, &described)?;
+        let (inferred, device) = match (request.model.inference)(&settings, &modalities)? {
+            None => (None, device),
+            Some(how) => {
+                let told = &mut *request.inferring;
+                let made = Inferred::of_run(&run, dataset, &mut inputs, &training_rows, &how, device, request.stop, told)?;
+                (Some(made.0), made.1)
+            }
+        };
+        let mut room = feed::room(&device);
+        let resident = feed::resident(&mut room, dataset, &inputs);
         let mut step = Step::new(device, request.seed, request.precision)?;
         let model = (request.model.build)(&mut step, &settings, &modalities)?;
         let batch = settings.get("batch_size")?.count()?;
@@ -129,9 +140,14 @@ impl Preparation {
         for (m, p) in inputs.iter_mut().enumerate() {
             feeds.push(Feed::new(&mut step, dataset, m, p, slots, batch, resident[m])?);
         }
-        let stepper = Stepper::new(&mut step, &*model, feeds, slots, fully_paired)?;
-
-        let run = open_run(request, &settings, &described)?;
+        let blocks = match inferred {
+            None => None,
+            Some(f) => {
+                let whole = Blocks::bytes(&f) <= room;
+                Some(Blocks::new(&mut step, f, slots, batch, whole)?)
+            }
+        };
+        let stepper = Stepper::new(&mut step, &*model, feeds, blocks, slots, fully_paired)?;
         let told = |m: usize| {
             let (data, features) = (dataset.modality(m), dataset.modality(m).features());
             PreparedModality {

@@ -1,5 +1,6 @@
 //! One training step, and one pass over held-out cells: what the training loop and `couplet bench step` call alike.
 
+use super::correspondence::Blocks;
 use super::feed::Feed;
 use super::input::Input;
 use crate::data::dataset::Dataset;
@@ -23,6 +24,8 @@ pub struct Stepper {
     feeds: Vec<Feed>,
     /// An epoch's weights [slots, 1], a pair each; none where every slot is a pair.
     weights: Vec<Var>,
+    /// The inferred correspondence, for a model that learns from it.
+    blocks: Option<Blocks>,
     optimisers: Vec<Adam>,
     clips: Vec<f32>,
     ledgers: Vec<Ledger>,
@@ -37,8 +40,16 @@ pub struct Stepper {
 const WARM_UP: u32 = 2;
 
 impl Stepper {
-    /// For a model that has been built on `s`. `fully_paired`: no weights are needed.
-    pub fn new(s: &mut Step, model: &dyn Model, feeds: Vec<Feed>, slots: usize, fully_paired: bool) -> Result<Stepper> {
+    /// For a model that has been built on `s`. `fully_paired`: no weights are needed. `blocks`: the correspondence that the model
+    /// learns from, if it does.
+    pub fn new(
+        s: &mut Step,
+        model: &dyn Model,
+        feeds: Vec<Feed>,
+        blocks: Option<Blocks>,
+        slots: usize,
+        fully_paired: bool,
+    ) -> Result<Stepper> {
         let k = feeds.len();
         let mut weights = Vec::new();
         s.end();
@@ -51,13 +62,18 @@ impl Stepper {
             ledgers.push(Ledger::new(s, model.terms(p).len())?);
         }
         let clips = model.phases().iter().map(|p| p.clip).collect();
-        Ok(Stepper { feeds, weights, optimisers, clips, ledgers, losses: Vec::new(), term_vars: Vec::new(), graph: None, warm: 0 })
+        let (losses, term_vars) = (Vec::new(), Vec::new());
+        Ok(Stepper { feeds, weights, blocks, optimisers, clips, ledgers, losses, term_vars, graph: None, warm: 0 })
     }
 
-    /// Takes over an epoch's order and weights.
-    pub fn begin_epoch(&mut self, s: &mut Step, plan: &Plan) -> Result<()> {
+    /// Takes over an epoch's order and weights, for training or for held-out cells.
+    pub fn begin_epoch(&mut self, s: &mut Step, plan: &Plan, training: bool) -> Result<()> {
         for feed in &mut self.feeds {
             feed.set_order(s, plan)?;
+        }
+        // Held-out cells are in no correspondence.
+        if let Some(blocks) = self.blocks.as_mut().filter(|_| training) {
+            blocks.set_order(s, plan)?;
         }
         for (p, &w) in self.weights.iter().enumerate().filter(|(_, w)| !w.is_none()) {
             s.upload(w, plan.weights(p))?;
@@ -72,6 +88,9 @@ impl Stepper {
             for (feed, p) in self.feeds.iter_mut().zip(inputs) {
                 feed.stage(s, dataset, p, plan, start, rows)?;
             }
+        }
+        if let Some(blocks) = &mut self.blocks {
+            blocks.stage(s, plan, start, rows)?;
         }
         for o in &mut self.optimisers {
             o.set_step(s, number, 1.0);
@@ -102,7 +121,8 @@ impl Stepper {
     fn launch(&mut self, s: &mut Step, model: &dyn Model, rows: usize) {
         let (x, pairs) = self.minibatch(s, rows);
         let k = self.feeds.len();
-        let cells = Minibatch { x: &x[..k], pairs: &pairs[..self.weights.len()] };
+        let inferred = self.blocks.as_ref().map_or(Var::NONE, |b| b.minibatch(s, rows));
+        let cells = Minibatch { x: &x[..k], pairs: &pairs[..self.weights.len()], inferred };
         for phase in 0..self.optimisers.len() {
             self.losses.clear();
             model.losses(s, phase, &cells, &mut self.losses);
@@ -130,7 +150,8 @@ impl Stepper {
         (x, pairs)
     }
 
-    /// The loss terms of the slots `start .. start + rows` in evaluation: nothing is dropped, nothing learned.
+    /// The loss terms of the slots `start .. start + rows` in evaluation: nothing is dropped, nothing learned. A term that needs what
+    /// these cells do not have is `None`.
     pub fn evaluate(
         &mut self,
         s: &mut Step,
@@ -139,7 +160,7 @@ impl Stepper {
         plan: &Plan,
         start: usize,
         rows: usize,
-    ) -> Result<Vec<f64>> {
+    ) -> Result<Vec<Option<f64>>> {
         for (feed, p) in self.feeds.iter_mut().zip(inputs) {
             feed.stage(s, dataset, p, plan, start, rows)?;
         }
@@ -147,13 +168,16 @@ impl Stepper {
         for phase in 0..self.optimisers.len() {
             s.begin(false, 0, start)?;
             let (x, pairs) = self.minibatch(s, rows);
-            let cells = Minibatch { x: &x[..self.feeds.len()], pairs: &pairs[..self.weights.len()] };
+            let cells = Minibatch { x: &x[..self.feeds.len()], pairs: &pairs[..self.weights.len()], inferred: Var::NONE };
             self.losses.clear();
             model.losses(s, phase, &cells, &mut self.losses);
             for i in 0..self.losses.len() {
                 let mut term = [0.0f32];
-                s.download_into(self.losses[i].0, &mut term)?;
-                values.push(term[0] as f64);
+                let there = !self.losses[i].0.is_none();
+                if there {
+                    s.download_into(self.losses[i].0, &mut term)?;
+                }
+                values.push(there.then_some(term[0] as f64));
             }
         }
         Ok(values)
@@ -211,9 +235,13 @@ impl Stepper {
         for (feed, p) in self.feeds.iter_mut().zip(inputs) {
             feed.stage(s, dataset, p, plan, start, plan.batch())?;
         }
+        if let Some(blocks) = &mut self.blocks {
+            blocks.stage(s, plan, start, plan.batch())?;
+        }
         s.begin(true, number, start)?;
         let (x, pairs) = self.minibatch(s, plan.batch());
-        let cells = Minibatch { x: &x[..self.feeds.len()], pairs: &pairs[..self.weights.len()] };
+        let inferred = self.blocks.as_ref().map_or(Var::NONE, |b| b.minibatch(s, plan.batch()));
+        let cells = Minibatch { x: &x[..self.feeds.len()], pairs: &pairs[..self.weights.len()], inferred };
         self.losses.clear();
         model.losses(s, phase as usize, &cells, &mut self.losses);
         Ok(s.first_not_finite().unwrap_or("the loss").to_string())

@@ -62,7 +62,7 @@ fn every_device_matches_the_published_steps_in_f64() {
         let (f, error, scale) = plain(&a, &b, &options);
         let mut first: Option<Vec<f32>> = None;
         for (device, d) in devices() {
-            let found = solve(d, &a, &b, options, None, |_| {}).unwrap();
+            let found = solve(d, &a, &b, options, None, |_| {}).unwrap().0;
             compare(device, &found.correspondence, &f, 2e-4);
             assert!((found.last.error - error).abs() < 1e-4 * error, "{device}: error {} for {error}", found.last.error);
             assert!((found.last.scale - scale).abs() < 1e-4 * scale, "{device}: a {} for {scale}", found.last.scale);
@@ -87,7 +87,7 @@ fn the_first_step_is_a_hundredth_whatever_the_data() {
 fn more_cells_in_the_first_exchange_the_roles() {
     let (a, b) = (some_distances(23, 5), some_distances(40, 6));
     let run = |a: &[f32], b: &[f32], features| {
-        solve(Device::cpu(), a, b, Options { iterations: 30, ..Options::new(features) }, None, |_| {}).unwrap()
+        solve(Device::cpu(), a, b, Options { iterations: 30, ..Options::new(features) }, None, |_| {}).unwrap().0
     };
     let (wide, tall) = (run(&a, &b, [3, 8]), run(&b, &a, [8, 3]));
     assert_eq!(wide.last, tall.last);
@@ -128,7 +128,7 @@ fn reports_come_and_a_set_flag_stops() {
     assert_eq!(seen, [10, 20, 25]);
     let stop = AtomicBool::new(false);
     let stopped = solve(Device::cpu(), &a, &a, options, Some(&stop), |_| stop.store(true, Ordering::Relaxed));
-    assert_eq!(stopped.unwrap_err().to_string(), "interrupted: the correspondence was at step 10 of 25");
+    assert_eq!(stopped.err().unwrap().to_string(), "interrupted: the correspondence was at step 10 of 25");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn tables_that_are_none_are_refused_in_a_sentence() {
     assert!(refused(&[0.0], Options::new([0, 1])).contains("needs modalities with features"));
     assert!(refused(&[0.0], Options { step: f32::NAN, ..options }).contains("step is in (0, 1]"));
     // One cell a side has no distances, so no scale; it is still a correspondence.
-    let one = solve(Device::cpu(), &[0.0], &[0.0], Options::new([1, 4]), None, |_| {}).unwrap();
+    let one = solve(Device::cpu(), &[0.0], &[0.0], Options::new([1, 4]), None, |_| {}).unwrap().0;
     assert!((one.correspondence[0] - 1.0).abs() < 0.05 && one.last.scale == 2.0, "{one:?}");
 }
 

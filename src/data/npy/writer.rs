@@ -70,11 +70,15 @@ impl NpyWriter {
     }
 }
 
-/// A version-1 header, padded to a multiple of 64 bytes and at least `least`.
 fn header_bytes(dtype: Dtype, rows: u64, row: &[usize], least: usize) -> Vec<u8> {
+    header_of(&dtype.descr(), rows, row, least)
+}
+
+/// A version-1 header of an array `[rows, row...]` of a NumPy type, padded to a multiple of 64 bytes and at least `least`.
+pub(crate) fn header_of(descr: &str, rows: u64, row: &[usize], least: usize) -> Vec<u8> {
     let axes: String = row.iter().map(|d| format!(" {d},")).collect();
     let shape = if row.is_empty() { format!("({rows},)") } else { format!("({rows},{})", axes.trim_end_matches(',')) };
-    let text = format!("{{'descr': '{}', 'fortran_order': False, 'shape': {shape}, }}", dtype.descr());
+    let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
     let total = (10 + text.len() + 1).next_multiple_of(64).max(least);
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
     bytes.extend_from_slice(&((total - 10) as u16).to_le_bytes());

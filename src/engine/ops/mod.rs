@@ -22,6 +22,7 @@ pub mod small;
 pub mod spectrum;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod transport;
 pub mod whiten;
 
 #[cfg(all(test, feature = "emulated"))]
@@ -34,6 +35,7 @@ mod tests {
     use super::prime_dual::Pace;
     use super::small::Smallest;
     use super::testing::values;
+    use super::transport::Towards;
     use crate::device::{Device, sources};
     use crate::engine::optim::{Adam, AdamSettings};
     use crate::engine::{Precision, Step, Var, Weight};
@@ -77,8 +79,13 @@ mod tests {
         let sigma = s.leaf([1, 1], &[0.5]);
         let z = s.sample_latent(a, b, 9);
         let c = s.aggregate([z, b], [sigma, sigma], Var::NONE);
-        let more = [s.kl(a, b), s.mean_square(c, z)];
-        s.backward(&[terms[0], terms[1], terms[2], terms[3], more[0], more[1]].map(|t| (t, Weight::Fixed(1.0))));
+        let whole = s.constant([20, 20], &values(400, 8));
+        let f = s.gather_block(whole, [order, order], rows);
+        let inverses = s.inverse_sums(f);
+        let carried = s.transport(f, inverses, b, Towards::Rows);
+        let [blended, _] = s.blend([z, carried], Var::NONE, inverses[0], 0.5);
+        let more = [s.kl(a, b), s.mean_square(c, z), s.mean_square(blended, a)];
+        s.backward(&[terms[0], terms[1], terms[2], terms[3], more[0], more[1], more[2]].map(|t| (t, Weight::Fixed(1.0))));
         s.clip_gradients(0, 1.0);
         adam.step(&mut s, &ledger);
         s.clamp_min(w, -1.0, &ledger);

@@ -1,0 +1,67 @@
+//! The options of an inferred correspondence: what models that learn from one and `couplet match` share.
+
+use super::options::{Kind, OptionSpec, Per};
+use super::settings::Settings;
+use crate::correspondence::{Inference, Metric};
+use crate::error::{Error, Result};
+
+const DISTANCES: &[&str] = &["geodesic", "euclidean", "cosine", "correlation", "pearson", "spearman"];
+
+const fn option(name: &'static str, per: Per, kind: Kind, default: &'static str, help: &'static str) -> OptionSpec {
+    OptionSpec { name, per, kind, default, help }
+}
+
+/// Distances within a modality.
+pub const DISTANCE: OptionSpec =
+    option("distance", Per::Modality, Kind::Choice(DISTANCES), "geodesic", "distances that the correspondence is inferred from");
+/// Of the geodesic graph.
+pub const KMAX: OptionSpec =
+    option("kmax", Per::Run, Kind::Int { min: 1, max: 1 << 20 }, "40", "neighbours after which the geodesic graph may stay in parts");
+/// T.
+pub const STEPS: OptionSpec = option("steps", Per::Run, Kind::Int { min: 1, max: 1 << 30 }, "2000", "steps of the correspondence solver");
+/// ε.
+pub const EPS: OptionSpec = option("eps", Per::Run, Kind::Float { min: 1e-9, max: 1.0 }, "0.01", "how far a step of the solver goes");
+/// ρ.
+pub const RHO: OptionSpec =
+    option("rho", Per::Run, Kind::Float { min: 0.0, max: f64::MAX }, "10", "how hard the solver enforces the correspondence's sums");
+/// Steps with a fixed scale.
+pub const DELAY: OptionSpec =
+    option("delay", Per::Run, Kind::Int { min: 0, max: 1 << 30 }, "0", "steps before the solver fits the scale between the modalities");
+/// Before everything.
+pub const PREPROCESS: OptionSpec = option(
+    "preprocess",
+    Per::Modality,
+    Kind::Words(crate::data::preprocess::STEPS),
+    "auto",
+    "steps before the distances, and before principal components where a model takes them",
+);
+
+/// All that `couplet match` takes by `--set`.
+pub static OPTIONS: &[OptionSpec] = &[PREPROCESS, DISTANCE, KMAX, STEPS, EPS, RHO, DELAY];
+
+/// What the settings ask for, of two modalities.
+pub fn inference(settings: &Settings, modalities: [&str; 2]) -> Result<Inference> {
+    let mut how = Inference { kmax: settings.get("kmax")?.count()?, ..Inference::default() };
+    for (metric, name) in how.metrics.iter_mut().zip(modalities) {
+        let chosen = settings.of("distance", name)?;
+        let word = chosen.word()?;
+        *metric = Metric::from_name(word).ok_or_else(|| Error::usage(format!("there is no distance {word:?}")))?;
+    }
+    how.solver.iterations = settings.get("steps")?.count()? as u64;
+    how.solver.delay = settings.get("delay")?.count()? as u64;
+    (how.solver.step, how.solver.penalty) = (settings.get("eps")?.float()? as f32, settings.get("rho")?.float()? as f32);
+    Ok(how)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_distance_that_is_offered_is_known_and_the_defaults_are_the_solvers() {
+        assert!(DISTANCES.iter().all(|d| Metric::from_name(d).is_some()) && DISTANCES.len() == Metric::NAMES.len());
+        let names = ["a", "b"].map(str::to_string);
+        let settings = Settings::new("match", OPTIONS, &names).unwrap();
+        assert_eq!(inference(&settings, ["a", "b"]).unwrap(), Inference::default());
+    }
+}

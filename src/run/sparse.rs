@@ -1,0 +1,114 @@
+//! A sparse matrix, and how it is written: as `scipy.sparse.load_npz` opens it.
+
+use crate::data::atomic;
+use crate::data::npy::header_of;
+use crate::error::{Error, Result};
+use std::io::{Cursor, Write};
+use std::path::Path;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+/// Compressed rows: the entries of row r are `indptr[r]..indptr[r + 1]` of the two lists, by column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sparse {
+    /// Number of columns.
+    pub columns: usize,
+    /// One more than there are rows.
+    pub indptr: Vec<i64>,
+    /// The columns of the entries.
+    pub indices: Vec<i32>,
+    /// The entries.
+    pub values: Vec<f32>,
+}
+
+impl Sparse {
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.indptr.len().saturating_sub(1)
+    }
+
+    /// Columns and values of a row.
+    pub fn row(&self, r: usize) -> (&[i32], &[f32]) {
+        let part = self.indptr[r] as usize..self.indptr[r + 1] as usize;
+        (&self.indices[part.clone()], &self.values[part])
+    }
+
+    /// The `top` largest entries above 0 of each row of a dense matrix [rows, columns]; the smaller column where entries tie.
+    pub fn largest(dense: &[f32], columns: usize, top: usize) -> Sparse {
+        let mut out = Sparse { columns, indptr: vec![0], indices: Vec::new(), values: Vec::new() };
+        let mut order: Vec<i32> = Vec::new();
+        for row in dense.chunks_exact(columns.max(1)) {
+            order.clear();
+            order.extend((0..).zip(row).filter(|(_, v)| **v > 0.0).map(|(c, _)| c));
+            let by_size = |a: &i32, b: &i32| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b));
+            if order.len() > top {
+                order.select_nth_unstable_by(top, by_size);
+                order.truncate(top);
+            }
+            order.sort_unstable();
+            out.indices.extend(&order);
+            out.values.extend(order.iter().map(|&c| row[c as usize]));
+            out.indptr.push(out.indices.len() as i64);
+        }
+        out
+    }
+
+    /// The column of the largest entry of each row, the first where entries tie; none where no entry is above 0.
+    pub fn best_columns(dense: &[f32], columns: usize) -> Vec<Option<usize>> {
+        let best = |row: &[f32]| (0..columns).filter(|&c| row[c] > 0.0).reduce(|a, b| if row[b] > row[a] { b } else { a });
+        dense.chunks_exact(columns.max(1)).map(best).collect()
+    }
+
+    /// Writes an `.npz` of a `csr_matrix`.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let internal = |e: zip::result::ZipError| Error::Internal(format!("{}: {e}", path.display()));
+        let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
+        let arrays: [(&str, &str, usize, &[u8]); 5] = [
+            ("indices", "<i4", self.indices.len(), bytemuck::cast_slice(&self.indices)),
+            ("indptr", "<i8", self.indptr.len(), bytemuck::cast_slice(&self.indptr)),
+            ("format", "|S3", 1, b"csr"),
+            ("shape", "<i8", 2, &bytemuck::cast::<[i64; 2], [u8; 16]>([self.rows() as i64, self.columns as i64])),
+            ("data", "<f4", self.values.len(), bytemuck::cast_slice(&self.values)),
+        ];
+        for (name, descr, length, bytes) in arrays {
+            let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated).large_file(bytes.len() >> 32 > 0);
+            archive.start_file(format!("{name}.npy"), options).map_err(internal)?;
+            let header = header_of(descr, length as u64, &[], 0);
+            archive.write_all(&header).and_then(|()| archive.write_all(bytes)).map_err(|e| Error::io("write", path, e))?;
+        }
+        let bytes = archive.finish().map_err(internal)?.into_inner();
+        atomic::write_file(path, &bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_of_each_row_in_the_order_of_columns() {
+        let dense = [0.0, 0.3, 0.1, 0.3, 0.0, 0.0, 0.0, 0.0, 0.2, 0.2, 0.2, 0.0];
+        let s = Sparse::largest(&dense, 4, 2);
+        assert_eq!((s.rows(), s.indptr.as_slice()), (3, &[0, 2, 2, 4][..]));
+        assert_eq!(s.row(0), (&[1, 3][..], &[0.3, 0.3][..]));
+        assert_eq!(s.row(2).0, [0, 1]);
+        assert_eq!(Sparse::best_columns(&dense, 4), [Some(1), None, Some(0)]);
+    }
+
+    #[test]
+    fn what_is_saved_is_a_matrix_that_import_reads() {
+        use crate::data::formats::ModalitySource;
+        use crate::data::import::{ImportSpec, import};
+        use crate::data::{Dataset, Hooks};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.npz");
+        Sparse::largest(&[0.5, 0.0, 0.0, 0.25, 0.0, 1.0], 3, 3).save(&path).unwrap();
+        let source = ModalitySource { name: "a".into(), file: path.clone(), key: None };
+        let spec = ImportSpec { modalities: vec![source.clone(), ModalitySource { name: "b".into(), ..source }], ..ImportSpec::default() };
+        import(&spec, &dir.path().join("d"), &mut Hooks::default()).unwrap();
+        let d = Dataset::open(&dir.path().join("d")).unwrap();
+        let mut row = [0.0; 3];
+        d.modality(0).row_into(1, &mut row).unwrap();
+        assert_eq!((d.modality(0).is_sparse(), row), (true, [0.25, 0.0, 1.0]));
+    }
+}

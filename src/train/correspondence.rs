@@ -1,0 +1,169 @@
+//! The inferred correspondence of the training cells, and how a minibatch gets its block of it.
+//!
+//! It is computed once, before the first step, and kept in the run: `F.npy` [training cells of A, training cells of B] with their ids
+//! in `F.A.cells.txt` and `F.B.cells.txt`, mapped afterwards. It lies on the device whole where that fits; else each minibatch's block
+//! is gathered from the map by the host.
+
+use super::input::Input;
+use crate::correspondence::{self, Inference, Inferring};
+use crate::data::dataset::Dataset;
+use crate::data::mapped::MappedArray;
+use crate::data::npy::Dtype;
+use crate::data::plan::Plan;
+use crate::device::Device;
+use crate::engine::{Step, Var};
+use crate::error::{Error, Result};
+use crate::metrics::Matrix;
+use crate::run::Run;
+use rayon::prelude::*;
+use std::sync::atomic::AtomicBool;
+
+/// No row of F.
+const NONE: u32 = u32::MAX;
+
+/// F and which of the dataset's rows it is about.
+pub struct Inferred {
+    values: Values,
+    shape: [usize; 2],
+    /// The row (or column) of F of a row of the dataset.
+    places: [Vec<u32>; 2],
+}
+
+enum Values {
+    Mapped(MappedArray),
+    Held(Vec<f32>),
+}
+
+impl Inferred {
+    /// Computes it for the training rows of two modalities and writes it into the run, or maps what a resumed run has.
+    #[allow(clippy::too_many_arguments)]
+    pub fn of_run(
+        run: &Run,
+        dataset: &Dataset,
+        inputs: &mut [Input],
+        rows: &[Vec<u32>],
+        how: &Inference,
+        device: Device,
+        stop: &AtomicBool,
+        told: &mut dyn FnMut(Inferring),
+    ) -> Result<(Inferred, Device)> {
+        let (path, shape) = (run.dir().join("F.npy"), [rows[0].len(), rows[1].len()]);
+        let places = [0, 1].map(|m| {
+            let mut places = vec![NONE; dataset.modality(m).cells()];
+            (0..).zip(&rows[m]).for_each(|(place, &row)| places[row as usize] = place);
+            places
+        });
+        let mut device = Some(device);
+        if !path.exists() {
+            let mut cells = Vec::with_capacity(2);
+            for m in 0..2 {
+                cells.push(inputs[m].preprocessed(dataset.modality(m), &rows[m])?);
+            }
+            let matrix = |m: usize| Matrix::new(&cells[m], rows[m].len(), dataset.modality(m).features());
+            let device = device.take().map_or_else(Device::cpu, |d| d);
+            let (solution, back) = correspondence::infer(device, [matrix(0), matrix(1)], how, Some(stop), told)?;
+            for m in 0..2 {
+                let modality = dataset.modality(m);
+                run.write_ids(&format!("F.{}", modality.name()), rows[m].iter().map(|&r| modality.cell_id(r as usize)))?;
+            }
+            run.write_matrix("F.npy", &solution.correspondence, shape[1])?;
+            return Ok((Inferred { values: Values::Mapped(MappedArray::open(&path)?), shape, places }, back));
+        }
+        let mapped = MappedArray::open(&path)?;
+        mapped.check(Dtype::F32, &shape).map_err(|e| match e {
+            Error::Input { file, place, message } => {
+                Error::Input { file, place, message: format!("{message}; delete it, and --resume computes it again") }
+            }
+            e => e,
+        })?;
+        let device = device.take().map_or_else(Device::cpu, |d| d);
+        Ok((Inferred { values: Values::Mapped(mapped), shape, places }, device))
+    }
+
+    /// Of values [m, n] between the first m rows of one modality and the first n of the other: for measurements.
+    pub fn of_values(values: Vec<f32>, shape: [usize; 2]) -> Inferred {
+        assert_eq!(values.len(), shape[0] * shape[1], "a correspondence of {shape:?}");
+        Inferred { values: Values::Held(values), shape, places: shape.map(|n| (0..n as u32).collect()) }
+    }
+
+    fn values(&self) -> &[f32] {
+        match &self.values {
+            Values::Mapped(array) => array.elements(),
+            Values::Held(values) => values,
+        }
+    }
+}
+
+/// A minibatch's way to its block.
+pub struct Blocks {
+    inferred: Inferred,
+    source: Source,
+}
+
+enum Source {
+    /// F whole, and the epoch's rows and columns.
+    Resident { whole: Var, orders: [Var; 2], host: Vec<u32> },
+    /// A block [B, B].
+    Staged { buffer: Var, host: Vec<f32> },
+}
+
+impl Blocks {
+    /// Puts F on the device, or makes room for a block of it. `slots` is the longest epoch.
+    pub fn new(s: &mut Step, inferred: Inferred, slots: usize, batch: usize, resident: bool) -> Result<Blocks> {
+        s.end();
+        if !resident {
+            let buffer = s.resident([batch, batch])?;
+            return Ok(Blocks { inferred, source: Source::Staged { buffer, host: vec![0.0; batch * batch] } });
+        }
+        let whole = s.resident(inferred.shape)?;
+        let orders = [s.resident([1, slots])?, s.resident([1, slots])?];
+        for (i, part) in inferred.values().chunks(1 << 20).enumerate() {
+            s.upload_at(whole, i << 20, part)?;
+        }
+        Ok(Blocks { inferred, source: Source::Resident { whole, orders, host: Vec::with_capacity(slots) } })
+    }
+
+    /// Bytes of F.
+    pub fn bytes(inferred: &Inferred) -> usize {
+        4 * inferred.shape[0] * inferred.shape[1]
+    }
+
+    /// Takes over an epoch's order.
+    pub fn set_order(&mut self, s: &mut Step, plan: &Plan) -> Result<()> {
+        if let Source::Resident { orders, host, .. } = &mut self.source {
+            for (m, &order) in orders.iter().enumerate() {
+                host.clear();
+                host.extend(plan.order(m).iter().map(|&row| self.inferred.places[m][row as usize]));
+                s.upload(order, host)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the host has to do before a step on slots `start .. start + rows`.
+    pub fn stage(&mut self, s: &mut Step, plan: &Plan, start: usize, rows: usize) -> Result<()> {
+        if let Source::Staged { buffer, host } = &mut self.source {
+            let (f, [_, n]) = (&self.inferred, self.inferred.shape);
+            let [of_rows, of_columns] = [0, 1].map(|m| &plan.order(m)[start..start + rows]);
+            let values = f.values();
+            host[..rows * rows].par_chunks_exact_mut(rows).zip(of_rows).for_each(|(out, &row)| {
+                let from = &values[f.places[0][row as usize] as usize * n..][..n];
+                out.iter_mut().zip(of_columns).for_each(|(out, &c)| *out = from[f.places[1][c as usize] as usize]);
+            });
+            s.upload(*buffer, &host[..rows * rows])?;
+        }
+        Ok(())
+    }
+
+    /// The block [rows, rows] of the step under way.
+    pub fn minibatch(&self, s: &mut Step, rows: usize) -> Var {
+        match &self.source {
+            Source::Resident { whole, orders, .. } => s.gather_block(*whole, *orders, rows),
+            Source::Staged { buffer, .. } if s.dims(*buffer)[0] == rows => *buffer,
+            Source::Staged { buffer, .. } => {
+                let part = s.part(*buffer, 0, rows * rows);
+                s.reshaped(part, [rows, rows])
+            }
+        }
+    }
+}
