@@ -254,6 +254,34 @@ fn evaluate_prints_a_table_and_keeps_flat_metrics() {
 }
 
 #[test]
+fn match_writes_the_correspondence_by_extension_and_says_how_good_it_is() {
+    let m = made();
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let data = m.path("data");
+    let call = |out: &str, more: &[&str]| {
+        ok(&[&["match", &data, "--out", out, "--set", "steps=30", "--device", "cpu", "--threads", "1"][..], more].concat())
+    };
+    let said = call(&at("f.npy"), &["--labels", "branch"]);
+    assert!(said.contains("the same branch") && said.contains("known partner"), "{said}");
+    assert_eq!(fs::metadata(at("f.npy")).unwrap().len() % 64, (60 * 60 * 4) % 64);
+    call(&at("f.csv"), &["--top", "3"]);
+    assert_eq!(fs::read_to_string(at("f.csv")).unwrap().lines().count(), 1 + 3 * 60);
+    call(&at("one.csv"), &["--one-to-one"]);
+    let text = fs::read_to_string(at("one.csv")).unwrap();
+    let mut partners: Vec<&str> = text.lines().skip(1).map(|l| l.split(',').nth(1).unwrap()).collect();
+    partners.sort_unstable();
+    partners.dedup();
+    assert_eq!(partners.len(), 60, "no cell twice");
+    call(&at("f.npz"), &[]);
+    assert!(fs::metadata(at("f.npz")).unwrap().len() > 0);
+    refused(&["match", &data, "--out", &at("f.xlsx")], &[".npy, .npz or .csv"]);
+    refused(&["match", &data, "--out", &at("g.npy"), "--set", "step=3"], &["steps"]);
+    refused(&["match", &data, "--out", &at("g.npy"), "--between", "a,a"], &["two different"]);
+    assert!(!Path::new(&at("g.npy")).exists());
+}
+
+#[test]
 fn train_takes_files_and_keeps_their_dataset_in_the_run() {
     let dir = tempfile::tempdir().unwrap();
     let cells: Vec<String> = (0..20).map(|i| format!("cell{i}")).collect();

@@ -212,6 +212,33 @@ fn jamie_brings_the_views_of_a_cell_together_and_translates_on_any_number_of_thr
     assert!(value("cross_mse.a_to_b") < 0.5 && value("cross_mse.b_to_a") < 0.5, "{}", value("cross_mse.a_to_b"));
 }
 
+#[test]
+fn jamie_keeps_its_correspondence_in_the_run_and_leaves_it_out_when_nothing_asks_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (table(dir.path(), "a", 1, 60, 24), table(dir.path(), "b", 2, 60, 15));
+    let data = dataset(dir.path(), "data", &[("a", &a), ("b", &b)], PairsRule::ByName);
+    let of = |name: &str, options: &[&str]| {
+        let out = dir.path().join(name);
+        let all = [&["epochs=4", "latent=4", "batch_size=20", "steps=50"][..], options].concat();
+        run_model("jamie", &data, Device::cpu(), &out, &all).map(|_| out)
+    };
+    let run = of("with", &[]).unwrap();
+    let f = couplet::data::mapped::MappedArray::open(&run.join("F.npy")).unwrap();
+    assert_eq!(f.header().shape, [60, 60]);
+    assert_eq!(fs::read_to_string(run.join("F.b.cells.txt")).unwrap().lines().count(), 60);
+    let head = &history(&run)[0];
+    assert!(head.contains(&"align.a".into()) && head.contains(&"align.b".into()), "{head:?}");
+
+    let without = of("without", &["align=0"]).unwrap();
+    assert!(!without.join("F.npy").exists() && !history(&without)[0].iter().any(|h| h.starts_with("align")));
+    let one = of("one", &["align_sides=one"]).unwrap();
+    assert!(!history(&one)[0].contains(&"align.b".into()));
+    // The weight of the known pairs changes what is learnt, and so does leaving the correspondence out.
+    let weights = |run: &Path| fs::read(run.join("model.safetensors")).unwrap();
+    let half = of("half", &["pf_ratio=0.5"]).unwrap();
+    assert!(weights(&half) != weights(&run) && weights(&without) != weights(&run));
+}
+
 #[cfg(feature = "emulated")]
 #[test]
 fn the_kernels_give_the_processors_losses_of_jamie() {
@@ -223,9 +250,11 @@ fn the_kernels_give_the_processors_losses_of_jamie() {
     let data = dataset(dir.path(), "data", &[("a", &a), ("b", &b)], PairsRule::File(pairs));
     let [cpu, emulated] = [("cpu", Device::cpu()), ("emulated", Device::emulated(4))].map(|(name, device)| {
         let out = dir.path().join(name);
-        run_model("jamie", &data, device, &out, &["epochs=10", "latent=4", "batch_size=20", "dropout=0.2"]).unwrap();
+        let options = ["epochs=10", "latent=4", "batch_size=20", "dropout=0.2", "steps=20", "pf_ratio=0.6"];
+        run_model("jamie", &data, device, &out, &options).unwrap();
         history(&out)
     });
+    assert!(cpu[0].contains(&"align.b".to_string()));
     for (row, (c, e)) in cpu.iter().zip(&emulated).enumerate().skip(1) {
         for (name, (c, e)) in cpu[0].iter().zip(c.iter().zip(e)) {
             let (c, e): (f64, f64) = (c.parse().unwrap(), e.parse().unwrap());

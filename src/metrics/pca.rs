@@ -2,9 +2,12 @@
 //!
 //!   C = Xcᵀ·Xc / (n - 1) = V·Λ·Vᵀ       scores = (x - mean)·V_k
 //!
+//! Of cells in memory here, of cells that pass by in [`streaming`].
 //! Exact through whichever is smaller, the covariance (features x features) or the Gram matrix (cells x cells); where both exceed
 //! [`EXACT`], by subspace iteration from a seeded random start (Halko, Martinsson and Tropp 2011) with 10 extra directions and 7 rounds.
 //! Centring is never done in memory: means are taken out of the products. The loading of greatest size of a component is positive.
+
+pub mod streaming;
 
 use super::matrix::{Matrix, stream};
 use crate::engine::linalg::{View, axpy, dot, product, singular_values, symmetric_eigen};
@@ -58,7 +61,13 @@ impl Pca {
         // Against what was squared too: of cells that are all the same only the rounding of their squares is left.
         let squares: f64 = data.x.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
         let floor = (NEGLIGIBLE * sums[0]).max(1e-14 * squares);
-        let kept = sums.iter().take_while(|&&s| s > floor).count();
+        Pca::of(mean, &components, &sums, n, floor)
+    }
+
+    /// The components [.., features] of n cells with sums of squares above a floor, at length 1 and with their signs fixed.
+    fn of(mean: Vec<f64>, components: &[f64], sums: &[f64], n: usize, floor: f64) -> Option<Pca> {
+        let d = mean.len();
+        let kept = sums.iter().take_while(|&&s| s > floor && s.is_finite()).count();
         if kept == 0 {
             return None;
         }
@@ -211,7 +220,7 @@ mod tests {
     use super::*;
 
     /// n cells of d features: three strong directions in noise, and an offset.
-    fn data(n: usize, d: usize) -> Vec<f32> {
+    pub(super) fn data(n: usize, d: usize) -> Vec<f32> {
         let mut draws = Sequence::new(6, 0, 0);
         let directions: Vec<f64> = (0..3 * d).map(|_| f64::from(draws.next_normal())).collect();
         let mut values = Vec::with_capacity(n * d);

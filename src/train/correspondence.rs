@@ -167,3 +167,37 @@ impl Blocks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::plan::Unit;
+    use crate::engine::Precision;
+
+    #[test]
+    fn a_block_is_the_same_whether_f_lies_on_the_device_or_is_staged() {
+        let shape @ [m, n] = [30, 40];
+        let units = (0..20).map(|i| Unit { rows: vec![Some(i), Some(39 - i)], confidence: 1.0 }).collect();
+        let mut plan = Plan::drawn(3, 12, vec![(0..m as u32).collect(), (0..n as u32).collect()], units, 0.5);
+        let values: Vec<f32> = (0..m * n).map(|v| v as f32).collect();
+        let mut blocks = [true, false].map(|resident| {
+            let mut s = Step::new(Device::cpu(), 1, Precision::F32).unwrap();
+            let inferred = Inferred::of_values(values.clone(), shape);
+            let mut blocks = Blocks::new(&mut s, inferred, plan.slots(), plan.batch(), resident).unwrap();
+            plan.shuffle(2);
+            blocks.set_order(&mut s, &plan).unwrap();
+            let mut seen = Vec::new();
+            for start in [0, 12] {
+                blocks.stage(&mut s, &plan, start, 12).unwrap();
+                s.begin(true, 1, start).unwrap();
+                let block = blocks.minibatch(&mut s, 12);
+                seen.push(s.download(block).unwrap());
+            }
+            seen
+        });
+        let [a, b] = [blocks[0].remove(1), blocks[1].remove(1)];
+        assert_eq!(a, b);
+        assert_eq!(a[5 * 12 + 7], (plan.order(0)[17] as usize * n + plan.order(1)[19] as usize) as f32);
+        assert_eq!(blocks[0], blocks[1]);
+    }
+}

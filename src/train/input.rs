@@ -11,8 +11,8 @@ use crate::data::Modality;
 use crate::data::preprocess::{Preprocess, Recipe};
 use crate::device::cpu_gemm::{Layout, gemm};
 use crate::error::{Error, Result};
-use crate::metrics::Matrix;
 use crate::metrics::pca::Pca;
+use crate::metrics::pca::streaming::Rows;
 use crate::models::settings::Settings;
 use crate::run::{Saved, Tensor};
 
@@ -25,6 +25,24 @@ pub struct Input {
     preprocess: Preprocess,
     projection: Option<Projection>,
     scratch: Vec<f32>,
+}
+
+/// The training cells after the preprocessing steps, as they pass by.
+struct Training<'a> {
+    preprocess: &'a Preprocess,
+    modality: &'a Modality,
+    rows: &'a [u32],
+}
+
+impl Rows for Training<'_> {
+    fn shape(&self) -> [usize; 2] {
+        [self.rows.len(), self.preprocess.features()]
+    }
+
+    fn read(&mut self, first: usize, out: &mut [f32]) -> Result<()> {
+        let rows = out.chunks_exact_mut(self.preprocess.features().max(1));
+        rows.zip(&self.rows[first..]).try_for_each(|(out, &row)| self.preprocess.row(self.modality, row as usize, out))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -47,11 +65,7 @@ impl Input {
         let width = components.min(rows.len()).min(modality.features());
         if width > 0 {
             let features = modality.features();
-            let mut x = vec![0.0; rows.len() * features];
-            input.rows(modality, rows, &mut x)?;
-            let all: Vec<u32> = (0..rows.len() as u32).collect();
-            let matrix = Matrix::new(&x, rows.len(), features);
-            let fitted = Pca::fit(matrix, &all, width, seed);
+            let fitted = Pca::fit_streaming(&mut Training { preprocess: &input.preprocess, modality, rows }, width, seed)?;
             let mut projection = Projection {
                 width,
                 components: vec![0.0; width * features],
@@ -64,13 +78,9 @@ impl Input {
                 projection.components.iter_mut().zip(&pca.components).for_each(|(to, from)| *to = *from as f32);
                 projection.centre.iter_mut().zip(&pca.mean).for_each(|(to, from)| *to = *from as f32);
                 projection.set_offset();
-                let mut scores = vec![0.0; rows.len() * width];
-                projection.forward(&x, rows.len(), &mut scores);
-                let n = scores.len() as f64;
-                let mean = scores.iter().map(|&s| s as f64).sum::<f64>() / n;
-                let variance = scores.iter().map(|&s| (s as f64 - mean).powi(2)).sum::<f64>() / n;
-                projection.mean = mean as f32;
-                projection.deviation = if variance > 0.0 { variance.sqrt() as f32 } else { 1.0 };
+                // Scores of the training cells have mean 0 along every component.
+                let squares = pca.variance.iter().sum::<f64>() * (rows.len() - 1) as f64;
+                projection.deviation = (squares / (rows.len() * width) as f64).sqrt() as f32;
             }
             input.projection = Some(projection);
         }
