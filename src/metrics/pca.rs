@@ -268,6 +268,21 @@ mod tests {
     }
 
     #[test]
+    fn cells_in_a_plane_of_many_features_have_two_components() {
+        // As the simulations of UnionCom are: what the Gram matrix holds besides is rounding errors of f32.
+        for (n, d) in [(300, 1000), (250, 500), (500, 250)] {
+            let mut draws = Sequence::new(3, 0, 0);
+            let mut normal = |count: usize| -> Vec<f32> { (0..count).map(|_| draws.next_normal()).collect() };
+            let (place, plane) = (normal(2 * n), normal(2 * d));
+            let values: Vec<f32> =
+                (0..n * d).map(|e| place[e / d * 2] * plane[e % d] + 0.3 * place[e / d * 2 + 1] * plane[d + e % d]).collect();
+            let m = Matrix::new(&values, n, d);
+            let pca = Pca::fit(m, &m.all_rows(), 32, 0).expect("a plane");
+            assert!(pca.variance[1] > 1e6 * pca.variance.get(2).copied().unwrap_or(0.0), "{:?}", pca.variance);
+        }
+    }
+
+    #[test]
     fn pca_gives_no_more_components_than_the_cells_span() {
         let values = [1.0, 2.0, 2.0, 4.0, 3.0, 6.0, 4.0, 8.0];
         let m = Matrix::new(&values, 4, 2);

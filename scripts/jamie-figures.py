@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+"""JAMIE's figures in the README, measured anew: means and spreads over seeds, as Markdown tables.
+
+    scripts/jamie-figures.py DATA SCRATCH [PART ...] [--seeds N] [--couplet PROGRAM]
+
+DATA holds scgem, unioncom-simu1 and patchseq-motor as they were published (their READMEs say where). SCRATCH takes datasets and runs; a run that
+is there already is measured again and not trained again. PARTs: integration, pairs, imputation, motor; all of them by default.
+"""
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+
+
+def run(*words):
+    done = subprocess.run([str(w) for w in words], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, words))}\n{done.stderr}")
+    return done
+
+
+class Lab:
+    def __init__(self, couplet, data, scratch, seeds):
+        self.couplet, self.data, self.scratch, self.seeds = couplet, pathlib.Path(data), pathlib.Path(scratch), seeds
+        self.scratch.mkdir(parents=True, exist_ok=True)
+
+    def dataset(self, name):
+        out, data = self.scratch / name, self.data
+        files = {
+            "scgem": ("expr", "scgem/expression.csv", "meth", "scgem/methylation.csv", "scgem"),
+            "simu1": ("one", "unioncom-simu1/domain1_rebuilt.npy", "two", "unioncom-simu1/domain2.npy", "unioncom-simu1"),
+            "motor": ("rna", "patchseq-motor/gene_counts.csv.gz", "ephys", "patchseq-motor/ephys.csv", "patchseq-motor"),
+        }[name]
+        if not out.exists():
+            a, a_file, b, b_file, folder = files
+            run(self.couplet, "import", "--modality", f"{a}={data / a_file}", "--modality", f"{b}={data / b_file}",
+                "--labels", data / folder / "cells.csv", "--pairs", "by-row", "--out", out)
+        return out
+
+    def measured(self, name, options, label):
+        """One dictionary of metrics a seed."""
+        dataset, all_metrics = self.dataset(name), []
+        for seed in range(1, self.seeds + 1):
+            out = self.scratch / ("-".join([name, *options, f"seed={seed}"]).replace("/", "_").replace("--", ""))
+            words = []
+            for o in options:
+                key, value = o.split("=", 1)
+                words += [key, value] if key.startswith("--") else ["--set", o]
+            if not (out / "model.safetensors").exists():
+                run(self.couplet, "train", "jamie", dataset, "--out", out, "--seed", seed, "--device", "cpu", *words)
+            run(self.couplet, "evaluate", out, "--labels", label, "--device", "cpu")
+            all_metrics.append(json.loads((out / "metrics.json").read_text()))
+        return all_metrics
+
+
+def cell(metrics, key):
+    values = [m[key] for m in metrics]
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.4f} ± {spread:.4f}" if "foscttm" in key else f"{statistics.mean(values):.3f} ± {spread:.3f}"
+
+
+def table(head, rows):
+    print("| " + " | ".join(head) + " |")
+    print("|" + " --- |" * len(head))
+    for row in rows:
+        print("| " + " | ".join(row) + " |", flush=True)
+    print()
+
+
+def integration(lab):
+    rows = []
+    for name, label, options in [("scgem", "type", []), ("simu1", "type", ["pca_dim=32", "--epochs=900"])]:
+        m = lab.measured(name, options, label)
+        rows.append([name, " ".join(options) or "-", cell(m, "foscttm"), cell(m, "lta")])
+    table(["all cells, all pairs", "options", "FOSCTTM", "label transfer"], rows)
+
+
+def pairs(lab):
+    rows = []
+    for share in ["0.25", "0.5", "0.75", "1"]:
+        for align in ["1", "0"]:
+            m = lab.measured("scgem", ["--epochs=900", f"--paired={share}", f"align={align}"], "type")
+            rows.append([share, align, cell(m, "foscttm"), cell(m, "lta")])
+    table(["share of the pairs", "align", "FOSCTTM, all cells", "label transfer"], rows)
+
+
+def imputation(lab):
+    for name, label, (a, b), more in [
+        ("scgem", "type", ("expr", "meth"), ["--epochs=1000"]),
+        ("motor", "rna_family", ("rna", "ephys"), ["--epochs=400", "preprocess.rna=log2p1,standardise"]),
+    ]:
+        rows = []
+        for dropout in ["0", "0.3", "0.6"]:
+            m = lab.measured(name, [*more, "--holdout=test=1", "align=0", f"dropout={dropout}"], label)
+            row = [dropout]
+            for way in [f"{a}_to_{b}", f"{b}_to_{a}"]:
+                row.append(f"{cell(m, f'pearson.{way}')} ({statistics.mean(x[f'pearson.{way}.knn'] for x in m):.3f})")
+                row.append(" ".join(f"{x[f'binomial_p.pearson.{way}']:.0e}" for x in m))
+            rows.append(row + [cell(m, "foscttm"), cell(m, "lta")])
+        way = f"{a} to {b}", f"{b} to {a}"
+        head = ["dropout", f"{way[0]} (kNN)", "p", f"{way[1]} (kNN)", "p", "held-out FOSCTTM", "held-out label transfer"]
+        print(f"{name}: mean Pearson over features, held-out cells")
+        table(head, rows)
+
+
+def motor(lab):
+    m = lab.measured("motor", ["--epochs=2000", "preprocess.rna=log2p1,standardise"], "rna_family")
+    table(["motor, all cells, all pairs", "FOSCTTM", "label transfer"], [["2,000 epochs", cell(m, "foscttm"), cell(m, "lta")]])
+
+
+def main():
+    parts = {"integration": integration, "pairs": pairs, "imputation": imputation, "motor": motor}
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("data")
+    p.add_argument("scratch")
+    p.add_argument("part", nargs="*", choices=[*parts, []])
+    p.add_argument("--seeds", type=int, default=5)
+    p.add_argument("--couplet", default="target/release/couplet")
+    args = p.parse_args()
+    lab = Lab(args.couplet, args.data, args.scratch, args.seeds)
+    for name in args.part or parts:
+        parts[name](lab)
+
+
+if __name__ == "__main__":
+    main()
