@@ -9,7 +9,9 @@ use crate::engine::ops::batch_norm::Running;
 use crate::engine::ops::gemm::{Epilogue, Layout};
 use crate::engine::ops::ledger::Ledger;
 use crate::engine::ops::losses::MissingIn;
+use crate::engine::ops::prime_dual::Pace;
 use crate::engine::ops::small::Smallest;
+use crate::engine::ops::transport::Towards;
 use crate::engine::optim::{Adam, AdamSettings};
 use crate::engine::params::init;
 use crate::engine::{Step, Var};
@@ -218,5 +220,56 @@ pub fn cases(s: &mut Step) -> Result<Vec<Case>> {
         bytes: 28.0 * count as f64,
         run: Box::new(move |s| adam.step(s, &ledger)),
     });
+    all.extend(variational(s)?);
+    all.extend(correspondence(s)?);
     Ok(all)
+}
+
+/// JAMIE's own, at its minibatch of 512 cells and 32 latent dimensions.
+fn variational(s: &mut Step) -> Result<Vec<Case>> {
+    let (cells, latent) = (512, 32);
+    let (z, other) = (filled(s, [cells, latent], "z")?, filled(s, [cells, latent], "other")?);
+    let [own, theirs] = [filled(s, [1, 1], "own")?, filled(s, [1, 1], "theirs")?];
+    let sums = [filled(s, [cells, 1], "rows")?, filled(s, [cells, 1], "columns")?];
+    let block = filled(s, [cells, cells], "block")?;
+    s.upload(block, &init::uniform(1, "block", cells * cells, 1.0).iter().map(|v| v.abs()).collect::<Vec<_>>())?;
+    s.upload(own, &[0.5f32])?;
+    s.upload(theirs, &[0.7f32])?;
+    let (codes, table) = ((cells * latent) as f64, (cells * cells) as f64);
+    let shape = format!("cells {cells} latent {latent}");
+    type Run = fn(&mut Step, [Var; 5], [Var; 2]);
+    let list: [(&'static str, f64, f64, Run); 5] = [
+        ("sample_latent", 8.0 * codes, 12.0 * codes, |s, [z, other, ..], _| _ = s.sample_latent(z, other, 3)),
+        ("kl", 5.0 * codes, 8.0 * codes, |s, [z, other, ..], _| _ = s.kl(z, other)),
+        ("aggregate", 4.0 * codes, 12.0 * codes, |s, [z, other, own, theirs, _], _| _ = s.aggregate([z, other], [own, theirs], Var::NONE)),
+        ("inverse_sums", 2.0 * table, 8.0 * table, |s, [.., block], _| _ = s.inverse_sums(block)),
+        ("transport", 2.0 * table * latent as f64, 4.0 * table + 8.0 * codes, |s, [_, other, _, _, block], sums| {
+            _ = s.transport(block, sums, other, Towards::Rows)
+        }),
+    ];
+    let vars = [z, other, own, theirs, block];
+    let case = |(kernel, flops, bytes, run): (&'static str, f64, f64, Run)| Case {
+        kernel,
+        shape: shape.clone(),
+        flops,
+        bytes,
+        run: Box::new(move |s| run(s, vars, sums)),
+    };
+    Ok(list.into_iter().map(case).collect())
+}
+
+/// The correspondence solver's pass over F, 1,000 cells each way.
+fn correspondence(s: &mut Step) -> Result<Vec<Case>> {
+    let n = 1000;
+    let pace = Pace { step: 0.01, penalty: 10.0 };
+    let products = filled(s, [n, n], "products")?;
+    s.end();
+    let state = s.prime_dual_state([n, n], pace)?;
+    let entries = (n * n) as f64;
+    let mut t = 0;
+    let run = Box::new(move |s: &mut Step| {
+        t += 1;
+        s.prime_dual_move(&state, products, t, pace);
+    });
+    Ok(vec![Case { kernel: "prime_dual_move", shape: format!("cells {n} x {n}"), flops: 15.0 * entries, bytes: 28.0 * entries, run }])
 }

@@ -1,7 +1,7 @@
 //! `couplet translate`: what a run imputes of one modality from another.
 
 use super::dataset::{DatasetArgs, Opened, Place};
-use super::{DeviceArgs, check_out, interrupt, say};
+use super::{DeviceArgs, check_out, interrupt, note, say};
 use clap::ValueEnum;
 use couplet::error::Result;
 use couplet::run::rows::{Format, RowsWriter};
@@ -49,6 +49,7 @@ pub fn run(args: Args) -> Result<()> {
     let Opened { dataset, .. } = &args.data.open(Place::of_run(&args.run)?, &stop)?;
     let (from, to) = (dataset.position(&args.from)?, dataset.position(&args.to)?);
     let mut trained = Trained::open(&args.run, args.device.open()?)?;
+    trained.imputation_remark().into_iter().for_each(note);
     let space = match args.space {
         Space::Input => train::Space::Input,
         Space::Model => train::Space::Model,

@@ -52,6 +52,7 @@ pub const SPEC: ModelSpec = ModelSpec {
     takes_missing: true,
     resolve,
     inference: |_, _| Ok(None),
+    imputation_remark: |_| None,
     build: |s, settings, modalities| Ok(Box::new(Coupled::new(s, settings, modalities)?)),
 };
 

@@ -47,6 +47,7 @@ pub const SPEC: ModelSpec = ModelSpec {
     takes_missing: false,
     resolve,
     inference: asked,
+    imputation_remark,
     build: |s, settings, modalities| Ok(Box::new(Jamie::new(s, settings, modalities)?)),
 };
 
@@ -182,6 +183,12 @@ fn resolve(settings: &mut Settings, modalities: &[Modality], cells: usize) -> Re
 fn asked(settings: &Settings, modalities: &[Modality]) -> Result<Option<Inference>> {
     let unused = settings.get("align")?.float()? == 0.0 && settings.get("pf_ratio")?.float()? == 1.0;
     (!unused).then(|| inference::inference(settings, [&modalities[0].name, &modalities[1].name])).transpose()
+}
+
+fn imputation_remark(settings: &Settings) -> Option<&'static str> {
+    let dropout = settings.get("dropout").and_then(|d| d.float()).unwrap_or(0.0);
+    (dropout == 0.0)
+        .then_some("the run was trained without dropout, from which imputation suffers on few cells: --set dropout=0.3 trains one for it")
 }
 
 impl Block {

@@ -145,6 +145,8 @@ pub struct ModelSpec {
     pub resolve: fn(&mut Settings, &[Modality], cells: usize) -> Result<()>,
     /// How the correspondence of the first two modalities is to be inferred, if the model learns from one.
     pub inference: fn(&Settings, &[Modality]) -> Result<Option<Inference>>,
+    /// What somebody who imputes with a run of these settings should know, in a line.
+    pub imputation_remark: fn(&Settings) -> Option<&'static str>,
     /// Builds the model.
     pub build: Build,
 }

@@ -40,7 +40,7 @@ impl Inferred {
     pub fn of_run(
         run: &Run,
         dataset: &Dataset,
-        inputs: &mut [Input],
+        inputs: &[Input],
         rows: &[Vec<u32>],
         how: &Inference,
         device: Device,
@@ -53,22 +53,21 @@ impl Inferred {
             (0..).zip(&rows[m]).for_each(|(place, &row)| places[row as usize] = place);
             places
         });
-        let mut device = Some(device);
-        if !path.exists() {
+        let device = if path.exists() {
+            device
+        } else {
             let mut cells = Vec::with_capacity(2);
-            for m in 0..2 {
-                cells.push(inputs[m].preprocessed(dataset.modality(m), &rows[m])?);
+            for ((input, modality), rows) in inputs.iter().zip(dataset.modalities()).zip(rows) {
+                cells.push(input.preprocessed(modality, rows)?);
             }
-            let matrix = |m: usize| Matrix::new(&cells[m], rows[m].len(), dataset.modality(m).features());
-            let device = device.take().map_or_else(Device::cpu, |d| d);
-            let (solution, back) = correspondence::infer(device, [matrix(0), matrix(1)], how, Some(stop), told)?;
-            for m in 0..2 {
-                let modality = dataset.modality(m);
-                run.write_ids(&format!("F.{}", modality.name()), rows[m].iter().map(|&r| modality.cell_id(r as usize)))?;
+            let matrix = |m: usize| Matrix::new(&cells[m], shape[m], dataset.modality(m).features());
+            let (solution, device) = correspondence::infer(device, [matrix(0), matrix(1)], how, Some(stop), told)?;
+            for (modality, rows) in dataset.modalities().iter().zip(rows) {
+                run.write_ids(&format!("F.{}", modality.name()), rows.iter().map(|&r| modality.cell_id(r as usize)))?;
             }
             run.write_matrix("F.npy", &solution.correspondence, shape[1])?;
-            return Ok((Inferred { values: Values::Mapped(MappedArray::open(&path)?), shape, places }, back));
-        }
+            device
+        };
         let mapped = MappedArray::open(&path)?;
         mapped.check(Dtype::F32, &shape).map_err(|e| match e {
             Error::Input { file, place, message } => {
@@ -76,7 +75,6 @@ impl Inferred {
             }
             e => e,
         })?;
-        let device = device.take().map_or_else(Device::cpu, |d| d);
         Ok((Inferred { values: Values::Mapped(mapped), shape, places }, device))
     }
 

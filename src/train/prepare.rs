@@ -109,7 +109,7 @@ impl Preparation {
             None => (None, device),
             Some(how) => {
                 let told = &mut *request.inferring;
-                let made = Inferred::of_run(&run, dataset, &mut inputs, &training_rows, &how, device, request.stop, told)?;
+                let made = Inferred::of_run(&run, dataset, &inputs, &training_rows, &how, device, request.stop, told)?;
                 (Some(made.0), made.1)
             }
         };

@@ -58,6 +58,11 @@ impl Trained {
         &self.settings
     }
 
+    /// What somebody who imputes with this run should know, in a line.
+    pub fn imputation_remark(&self) -> Option<&'static str> {
+        (self.spec.imputation_remark)(&self.settings)
+    }
+
     /// The session for a dataset, which must have the run's modalities with the run's features.
     pub(crate) fn session(&mut self, dataset: &Dataset) -> Result<&mut Session> {
         if self.session.is_none() {
