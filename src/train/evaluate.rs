@@ -25,6 +25,7 @@ impl Trained {
         let column = labels.or(self.config.labels.as_deref()).or(dataset.default_label());
         let labels = column.map(|c| dataset.label(c)).transpose()?;
         let (latent, seed) = (self.latent(), self.config.seed);
+        let learnt = self.classes_learnt(column);
         let session = self.session(dataset)?;
         let mut embeddings = Vec::new();
         for (m, modality) in dataset.modalities().iter().enumerate() {
@@ -46,6 +47,10 @@ impl Trained {
         });
         if let Some(labels) = &labels {
             metrics.note(format!("labels: column {}", labels.column));
+            // The head knows classes by their number among those it was trained on.
+            if learnt.as_ref() == Some(&labels.classes) {
+                head_accuracy(session, dataset, labels, &embeddings, &split, &mut metrics)?;
+            }
         }
         let held_out = split.held.iter().flatten().any(|&h| h);
         for (wanted, suffix) in [(held_out, ""), (false, ".train")].into_iter().take(1 + usize::from(held_out)) {
@@ -66,6 +71,13 @@ impl Trained {
         Ok(metrics)
     }
 
+    /// The classes of a column as the run was trained on them, if it was that column.
+    fn classes_learnt(&self, column: Option<&str>) -> Option<Vec<String>> {
+        let own = Dataset::open(&self.config.dataset_from(self.dir())).ok()?;
+        let learnt = self.config.labels.as_deref().or(own.default_label())?;
+        (column == Some(learnt)).then(|| own.label(learnt).ok().map(|l| l.classes))?
+    }
+
     /// Which cells training never saw: those that the run held out, or every cell of another dataset.
     fn split(&self, dataset: &Dataset) -> Result<Split> {
         let own = self.config.dataset_from(self.dir());
@@ -77,6 +89,32 @@ impl Trained {
             Some(text) => split::split(dataset, &Holdout::parse(text)?, self.config.seed),
         }
     }
+}
+
+/// `head_accuracy.A`: how often the model's own class head is right, on held-out and on training cells.
+fn head_accuracy(
+    session: &mut Session,
+    dataset: &Dataset,
+    labels: &Labels,
+    embeddings: &[Vec<f32>],
+    split: &Split,
+    metrics: &mut Metrics,
+) -> Result<()> {
+    let any_held = split.held.iter().flatten().any(|&h| h);
+    for (m, modality) in dataset.modalities().iter().enumerate() {
+        let Some(said) = session.classes(&embeddings[m])? else { return Ok(()) };
+        for (held_out, suffix) in [(any_held, ""), (false, ".train")].into_iter().take(1 + usize::from(any_held)) {
+            let (mut right, mut of) = (0usize, 0usize);
+            for ((said, label), held) in said.iter().zip(&labels.rows[m]).zip(&split.held[m]) {
+                if let Some(label) = label.filter(|_| *held == held_out) {
+                    of += 1;
+                    right += usize::from(*said == label);
+                }
+            }
+            metrics.set_some(format!("head_accuracy.{}{suffix}", modality.name()), (of > 0).then(|| right as f64 / of as f64));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a dataset is the one in `own`, or holds the same values in the same order.

@@ -95,6 +95,22 @@ impl Session {
         })
     }
 
+    /// The class that the model's head gives each of these codes [n, latent]; `None` where it has no head.
+    pub fn classes(&mut self, codes: &[f32]) -> Result<Option<Vec<u32>>> {
+        let latent = self.model.latent();
+        let mut out = Vec::with_capacity(codes.len() / latent.max(1));
+        for chunk in codes.chunks(CHUNK * latent) {
+            self.step.begin(false, 0, 0)?;
+            let z = self.step.constant([chunk.len() / latent, latent], chunk);
+            let Some(logits) = self.model.classify(&mut self.step, z) else { return Ok(None) };
+            let classes = self.step.dims(logits)[1];
+            let logits = self.step.download(logits)?;
+            let best = |row: &[f32]| (0..classes).reduce(|a, b| if row[b] > row[a] { b } else { a }).unwrap_or(0) as u32;
+            out.extend(logits.chunks_exact(classes).map(best));
+        }
+        Ok(Some(out))
+    }
+
     /// Replaces batch norm's running statistics by those of `rows`, with nothing dropped and no noise: embeddings then do not
     /// depend on the momentum or on the last minibatches.
     pub fn calibrate(&mut self, dataset: &Dataset, modality: usize, rows: &[u32]) -> Result<()> {

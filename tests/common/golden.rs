@@ -8,7 +8,7 @@ use couplet::engine::ops::ledger::Ledger;
 use couplet::engine::optim::Adam;
 use couplet::engine::{Precision, Step, Var, Weight};
 use couplet::models::settings::Settings;
-use couplet::models::{Losses, Minibatch, Modality, Model, by_name};
+use couplet::models::{Facts, Losses, Minibatch, Modality, Model, by_name};
 use safetensors::tensor::Dtype;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -120,7 +120,8 @@ impl Case {
         let names: Vec<String> = self.names().into_iter().map(String::from).collect();
         let mut settings = Settings::new(spec.name, spec.options, &names).expect("default settings");
         settings.apply_flags(&(self.subject.flags)(self)).expect("the case's settings");
-        (spec.resolve)(&mut settings, &self.modalities(), self.rows()).expect("resolved settings");
+        (spec.resolve)(&mut settings, &Facts { modalities: &self.modalities(), cells: self.rows(), pairs: self.rows(), classes: 0 })
+            .expect("resolved settings");
         settings
     }
 }
@@ -189,7 +190,12 @@ impl<'c> Bench<'c> {
     /// The loss terms of a training pass.
     pub fn losses(&mut self) -> Losses {
         let mut losses = Vec::new();
-        self.model.losses(&mut self.step, 0, &Minibatch { x: &self.x, pairs: &self.pairs, inferred: self.inferred }, &mut losses);
+        self.model.losses(
+            &mut self.step,
+            0,
+            &Minibatch { x: &self.x, pairs: &self.pairs, inferred: self.inferred, labels: &[], anchors: 0, shared: &[] },
+            &mut losses,
+        );
         losses
     }
 

@@ -8,6 +8,7 @@
 pub mod activation;
 pub mod aggregate;
 pub mod batch_norm;
+pub mod classes;
 pub mod distance;
 pub mod gemm;
 pub mod latent;
@@ -18,6 +19,7 @@ pub mod noise;
 pub mod prime_dual;
 pub mod reduce;
 pub mod rows;
+pub mod shape;
 pub mod small;
 pub mod spectrum;
 #[cfg(test)]
@@ -29,6 +31,7 @@ pub mod whiten;
 mod tests {
     use super::activation::Activation::{Identity, Relu};
     use super::batch_norm::{BatchNormState, Running};
+    use super::classes::Target;
     use super::gemm::Layout;
     use super::ledger::Ledger;
     use super::losses::MissingIn::Observed;
@@ -85,7 +88,13 @@ mod tests {
         let carried = s.transport(f, inverses, b, Towards::Rows);
         let [blended, _] = s.blend([z, carried], Var::NONE, inverses[0], 0.5);
         let more = [s.kl(a, b), s.mean_square(c, z), s.mean_square(blended, a)];
-        s.backward(&[terms[0], terms[1], terms[2], terms[3], more[0], more[1], more[2]].map(|t| (t, Weight::Fixed(1.0))));
+        let part = s.rows_part(a, 1, rows - 1);
+        let classes = s.constant([rows - 1, 1], &[1.0; 8]);
+        let code = s.one_hot(classes, 2, 2);
+        let wide = s.beside(part, code);
+        let adversarial = [s.cross_entropy(wide, Target::Labels(classes), Var::NONE), s.square_from(wide, 1.0)];
+        let losses: Vec<_> = terms.into_iter().chain(more).chain(adversarial).map(|t| (t, Weight::Fixed(1.0))).collect();
+        s.backward(&losses);
         s.clip_gradients(0, 1.0);
         adam.step(&mut s, &ledger);
         s.clamp_min(w, -1.0, &ledger);
