@@ -133,6 +133,11 @@ pub fn with_hooks<T>(stop: Option<&AtomicBool>, work: impl FnOnce(&mut Hooks) ->
     let bar = bar("{bar:30} {msg} {human_pos} ({per_sec})");
     let mut show = |p: Progress<'_>| {
         if let Some(total) = p.total {
+            if bar.length() != Some(total)
+                && let Ok(style) = ProgressStyle::with_template("{bar:30} {msg} {human_pos} of {human_len} ({per_sec}, {eta} left)")
+            {
+                bar.set_style(style);
+            }
             bar.set_length(total);
         }
         bar.set_message(p.stage.to_string());

@@ -16,7 +16,7 @@ use crate::metrics::{
 use std::path::Path;
 
 /// As many cells of a part, held out or trained on, enter the errors of a modality or a direction; more are drawn evenly.
-const MOST: usize = 4096;
+pub(crate) const MOST: usize = 4096;
 
 impl Trained {
     /// Measures the run on a dataset; `labels` names a column, else the run's, else the dataset's default.
@@ -79,7 +79,7 @@ impl Trained {
     }
 
     /// Which cells training never saw: those that the run held out, or every cell of another dataset.
-    fn split(&self, dataset: &Dataset) -> Result<Split> {
+    pub(crate) fn split(&self, dataset: &Dataset) -> Result<Split> {
         let own = self.config.dataset_from(self.dir());
         if !same_values(dataset, &own) {
             return Ok(Split { held: dataset.modalities().iter().map(|m| vec![true; m.cells()]).collect() });
@@ -218,11 +218,10 @@ impl Errors<'_> {
 
     /// At most [`MOST`] of `all`, evenly.
     fn some<T: Copy>(&mut self, all: &[T]) -> Vec<T> {
-        if all.len() <= MOST {
-            return all.to_vec();
+        if all.len() > MOST {
+            self.out.note(format!("errors, correlations and baselines are of {MOST} of the cells, drawn evenly"));
         }
-        self.out.note(format!("errors, correlations and baselines are of {MOST} of the cells, drawn evenly"));
-        (0..MOST).map(|i| all[i * all.len() / MOST]).collect()
+        at_most(MOST, all)
     }
 
     /// Rows of a modality in standardised units; missing values are NaN.
@@ -247,6 +246,11 @@ impl Errors<'_> {
         values.chunks_exact_mut(p.features()).for_each(|row| standardise(row, p.unit_mean(), p.unit_sd()));
         Ok(values)
     }
+}
+
+/// At most so many of `all`, evenly.
+pub(crate) fn at_most<T: Copy>(most: usize, all: &[T]) -> Vec<T> {
+    if all.len() <= most { all.to_vec() } else { (0..most).map(|i| all[i * all.len() / most]).collect() }
 }
 
 fn standardise(row: &mut [f32], mean: &[f32], sd: &[f32]) {
