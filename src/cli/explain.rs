@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicBool;
 /// Rows of a table that are printed, and bars of a figure.
 const SHOWN: usize = 15;
 /// More cells than this to pass are said beforehand.
-const MANY: usize = 100_000;
+const MANY: usize = 1_000_000;
 
 /// The flags of `couplet explain`.
 #[derive(clap::Args)]
@@ -181,7 +181,7 @@ impl Args {
         }
         let explained = with_hooks(Some(stop), |hooks| trained.shapley(dataset, &spec, hooks))?;
         let title = format!("{feature} of {}, imputed from {}: cell {cell}", target.name(), source.name());
-        say_exactly(&shapley_table(&explained, &title))?;
+        say_exactly(&shapley_table(&explained, &title, self.what()))?;
         if let Some(out) = &self.out {
             explained.write(out)?;
             say(format!("{}: {} rows", out.display(), explained.contributions.len()))?;
@@ -225,14 +225,14 @@ fn ablation_table(a: &Ablations, modality: &str, what: &str) -> String {
     text + &left_out(a.rows.len())
 }
 
-fn shapley_table(e: &Explained, title: &str) -> String {
+fn shapley_table(e: &Explained, title: &str, what: &str) -> String {
     let mut text = format!("{title}\n{:.5}, the mean cell {:.5}; {}\n\n", e.full, e.empty, how(e));
     let number = |x: Option<f64>| x.map_or(String::new(), |x| format!("{x:.5}"));
     let rows = e.contributions.iter().take(SHOWN).map(|c| {
         let value = c.value.map_or_else(|| format!("{} features", c.features), |v| v.to_string());
         vec![c.name.clone(), value, format!("{:+.5}", c.shapley), number(c.error)]
     });
-    text += &aligned(vec![["feature", "value", "adds", "error"].map(str::to_string).to_vec()], rows);
+    text += &aligned(vec![[what, "value", "adds", "error"].map(str::to_string).to_vec()], rows);
     text + &left_out(e.contributions.len())
 }
 

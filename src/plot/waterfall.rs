@@ -186,12 +186,14 @@ fn change(scene: &mut Scene, bar: &Bar, [x0, x1, beside]: [f32; 3], y: f32) {
     let whisker = (beside - x1).abs();
     if (x1 - x0).abs() > width + 2.0 * POINT + 6.0 + 2.0 * whisker {
         let centre = 0.5 * (x0 + x1) - 0.5 * (POINT + whisker).copysign(x1 - x0);
-        scene.text([centre, y], &text, SMALL, [255, 255, 255], Anchor::Middle);
-    } else if bar.change < 0.0 {
-        scene.text([beside.min(x0 - 1.0) - 5.0, y], &text, SMALL, BLUE, Anchor::End);
-    } else {
-        scene.text([beside.max(x0 + 1.0) + 5.0, y], &text, SMALL, RED, Anchor::Start);
+        scene.text([centre, y], &text, SMALL, [255; 3], Anchor::Middle);
+        return;
     }
+    let left = if bar.change < 0.0 { beside.min(x0 - 1.0) - 5.0 - width } else { beside.max(x0 + 1.0) + 5.0 };
+    // Lines behind a number make it hard to read.
+    let (right, up, down) = (left + width + 1.0, y - SMALL, y + 0.3 * SMALL);
+    scene.polygon(&[[left - 1.0, up], [right, up], [right, down], [left - 1.0, down]], [255; 3]);
+    scene.text([left, y], &text, SMALL, if bar.change < 0.0 { BLUE } else { RED }, Anchor::Start);
 }
 
 #[cfg(test)]
@@ -217,6 +219,11 @@ mod tests {
         }
     }
 
+    /// Not the white under a number.
+    fn is_bar(n: &roxmltree::Node) -> bool {
+        n.has_tag_name("polygon") && n.attribute("fill") != Some("#ffffff")
+    }
+
     #[test]
     fn a_waterfall_is_xml_with_every_name_and_number() {
         let svg = example().scene().svg();
@@ -228,7 +235,7 @@ mod tests {
             assert!(texts.contains(&wanted), "{wanted}: {texts:?}");
         }
         assert!(texts.iter().any(|t| t.contains('…') && t.ends_with(" = 0")), "{texts:?}");
-        assert_eq!(parsed.descendants().filter(|n| n.has_tag_name("polygon")).count(), 5);
+        assert_eq!(parsed.descendants().filter(is_bar).count(), 5);
     }
 
     #[test]
@@ -236,8 +243,9 @@ mod tests {
         let scene = example().scene();
         let svg = scene.svg();
         let parsed = roxmltree::Document::parse(&svg).unwrap();
-        let polygons = parsed.descendants().filter(|n| n.has_tag_name("polygon"));
-        let bars: Vec<Vec<f32>> = polygons
+        let bars: Vec<Vec<f32>> = parsed
+            .descendants()
+            .filter(is_bar)
             .map(|n| {
                 let points = n.attribute("points").unwrap().split([' ', ',']).map(|x| x.parse().unwrap());
                 points.collect::<Vec<f32>>().chunks_exact(2).map(|p| p[0]).collect()
