@@ -129,7 +129,10 @@ impl Bench {
         let modality = |(name, &features): (&String, &usize)| Modality { name: name.clone(), features, deviations: vec![1.0; features] };
         let modalities: Vec<Modality> = names.iter().zip(shape.features).map(modality).collect();
         let cells = 8 * batch;
-        (spec.resolve)(&mut settings, &Facts { modalities: &modalities, cells, pairs: cells, classes: shape.classes })?;
+        (spec.resolve)(
+            &mut settings,
+            &Facts { modalities: &modalities, cells, pairs: if shape.paired { cells } else { 0 }, classes: shape.classes },
+        )?;
         let mut step = Step::new(device, seed, precision)?;
         let model = (spec.build)(&mut step, &settings, &modalities)?;
         let rows: Vec<u32> = (0..cells as u32).collect();
