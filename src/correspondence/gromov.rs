@@ -189,7 +189,7 @@ impl Solver {
         let [plan, cost, product] = [step.resident(dims)?, step.resident(dims)?, step.resident(dims)?];
         let (ones, cols, crossed) = (step.resident([1, m])?, step.resident([1, n])?, step.resident([1, m])?);
         let squares = [step.resident([1, m])?, step.resident([1, n])?];
-        step.upload(ones, &vec![1.0; m])?;
+        step.upload(ones, &vec![1.0f32; m])?;
         let means = [mean(a), mean(b)];
         let mut block = Vec::new();
         for (v, table, side, by) in [(tables[0], a, m, means[0]), (tables[1], b, n, means[1])] {
