@@ -267,6 +267,12 @@ fn match_writes_the_correspondence_by_extension_and_says_how_good_it_is() {
     assert_eq!(fs::metadata(at("f.npy")).unwrap().len() % 64, (60 * 60 * 4) % 64);
     call(&at("f.csv"), &["--top", "3"]);
     assert_eq!(fs::read_to_string(at("f.csv")).unwrap().lines().count(), 1 + 3 * 60);
+    let said = call(&at("l.csv"), &["--landmarks", "30", "--labels", "branch"]);
+    assert!(said.contains("among the best 10") && said.contains("the same branch"), "{said}");
+    let said = call(&at("g.csv"), &["--set", "solver=gromov"]);
+    assert!(said.contains("known partner"), "{said}");
+    fs::remove_file(at("g.csv")).unwrap();
+    refused(&["match", &data, "--out", &at("f.npy"), "--landmarks", "30"], &["no whole table"]);
     call(&at("one.csv"), &["--one-to-one"]);
     let text = fs::read_to_string(at("one.csv")).unwrap();
     let mut partners: Vec<&str> = text.lines().skip(1).map(|l| l.split(',').nth(1).unwrap()).collect();

@@ -98,6 +98,11 @@ static OPTIONS: &[OptionSpec] = &[
     inference::EPS,
     inference::RHO,
     inference::DELAY,
+    inference::SOLVER,
+    inference::EPSILON,
+    inference::ROUNDS,
+    inference::MARGINALS,
+    inference::RELAX,
     option(
         "pair_fraction",
         Per::Run,

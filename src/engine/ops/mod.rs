@@ -11,6 +11,7 @@ pub mod batch_norm;
 pub mod classes;
 pub mod distance;
 pub mod gemm;
+pub mod gromov;
 pub mod latent;
 pub mod ledger;
 pub mod linear;
@@ -20,6 +21,7 @@ pub mod prime_dual;
 pub mod reduce;
 pub mod rows;
 pub mod shape;
+pub mod sinkhorn;
 pub mod small;
 pub mod spectrum;
 #[cfg(test)]
@@ -36,6 +38,7 @@ mod tests {
     use super::ledger::Ledger;
     use super::losses::MissingIn::Observed;
     use super::prime_dual::Pace;
+    use super::sinkhorn::Masses;
     use super::small::Smallest;
     use super::testing::values;
     use super::transport::Towards;
@@ -61,6 +64,7 @@ mod tests {
         adam.set_step(&mut s, 1, 1.0);
         let pace = Pace { step: 0.01, penalty: 10.0 };
         let solver = s.prime_dual_state([rows, rows], pace).unwrap();
+        let transport = s.sinkhorn_state(&[-2.0; 9], &[-2.0; 9]).unwrap();
         s.begin(true, 1, 0).unwrap();
 
         let cells = s.gather(x, order, rows, Var::NONE, Var::NONE);
@@ -107,11 +111,16 @@ mod tests {
         s.gemm(Layout::NN, c, wide, narrow, false, None);
         s.gemm(Layout::NT, c, wide, wide, false, None);
         s.gemm(Layout::TN, c, narrow, narrow, false, None);
-        // The correspondence solver's.
+        // The correspondence solvers'.
         let (table, y) = (s.constant([rows, rows], &values(81, 7)), s.alloc([1, 1]));
         s.prime_dual_move(&solver, table, 1, pace);
         s.inner_product(&solver, y, table, table, Var::NONE);
         s.scaled_residual(&solver, table, y, solver.f, y);
+        let plan = s.alloc([rows, rows]);
+        s.sinkhorn_round(&transport, table, 0.1, Masses::Exact, Masses::AtMost);
+        s.sinkhorn_plan(&transport, plan, table, 0.1);
+        s.row_products(transport.f, table, table, Var::NONE);
+        s.gromov_cost(table, transport.f, transport.g, 1.0, 0.0);
         s.finish().unwrap();
         match s.device() {
             Device::Kernels(k) => k.0.launched().into_iter().collect(),
