@@ -60,7 +60,9 @@ impl Waterfall {
         let names: Vec<(String, f32)> = self.bars.iter().map(label).collect();
         let widest = names.iter().map(|n| n.1).chain([self.end.1.as_str(), &self.start.1].map(|t| font::width(t, SIZE)));
         let left = MARGIN + widest.fold(0.0, f32::max).min(NAMES) + 12.0;
-        let scale = Scale::new(self.range(), left + 46.0, WIDTH - MARGIN - 50.0);
+        // At either side the number of a bar that ends there, or a value, has room.
+        let numbers = self.bars.iter().map(|b| font::width(&signed(b.change), SMALL)).fold(40.0, f32::max) + 12.0;
+        let scale = Scale::new(self.range(), left + numbers, WIDTH - MARGIN - numbers);
 
         let room = WIDTH - 2.0 * MARGIN;
         scene.text([MARGIN, MARGIN + 16.0], &shorten(&self.title, 16.0, room), 16.0, INK, Anchor::Start);
@@ -104,12 +106,13 @@ impl Waterfall {
         scene
     }
 
-    /// The least and the greatest value on the way.
+    /// The least and the greatest value on the way, whiskers included.
     fn range(&self) -> [f64; 2] {
         let mut at = self.end.0;
-        let ends = self.bars.iter().map(|b| {
+        let ends = self.bars.iter().flat_map(|b| {
+            let (tip, error) = (at, b.error.unwrap_or(0.0));
             at -= b.change;
-            at
+            [at, tip - error, tip + error]
         });
         let all = ends.chain([self.start.0, self.end.0]);
         let [low, high] = all.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], x| [low.min(x), high.max(x)]);
@@ -255,6 +258,20 @@ mod tests {
         for pair in bars.windows(2) {
             assert!((pair[0][0] - pair[1][2]).abs() < 0.05, "{bars:?}");
         }
+    }
+
+    #[test]
+    fn a_number_at_the_edge_does_not_touch_a_name() {
+        let bar = |change, error| Bar { name: "a set with a long name".into(), value: None, change, error };
+        let bars = vec![bar(1.0, None), bar(-0.00123, Some(0.2)), bar(0.002, None)];
+        let svg = Waterfall { start: (0.0, "a".into()), end: (1.00077, "b".into()), bars, ..example() }.scene().svg();
+        let parsed = roxmltree::Document::parse(&svg).unwrap();
+        let x = |text: &str| {
+            let found = parsed.descendants().find(|n| n.has_tag_name("text") && n.text() == Some(text)).unwrap();
+            found.attribute("x").unwrap().parse::<f32>().unwrap()
+        };
+        assert!(x("−0.00123") > x("a set with a long name") + 6.0, "{svg}");
+        assert!(x("+1.00") + font::width("+1.00", SMALL) < WIDTH);
     }
 
     #[test]
