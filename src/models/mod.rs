@@ -36,7 +36,7 @@ pub struct Minibatch<'a> {
     pub x: &'a [Var],
     /// The weights [B, 1] of the pairs of modalities (0,1), (0,2), .. (1,2), ..; [`Var::NONE`] where every slot is a pair.
     pub pairs: &'a [Var],
-    /// The inferred correspondence [B, B] of the rows of x[0] and x[1], for a model that asks for one; [`Var::NONE`] where there is
+    /// The inferred correspondence [B, B] of the rows of the first two modalities, for a model that asks for one; [`Var::NONE`] where there is
     /// none, as for held-out cells.
     pub inferred: Var,
     /// What is known of the cells [B, 1], a modality each: their class's number, or a marker's value; NaN where nothing is known.

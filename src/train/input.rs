@@ -146,7 +146,7 @@ impl Input {
         }
     }
 
-    /// One preprocessed feature of a cell that a model made, `y` [width].
+    /// One preprocessed feature of a cell that a model made, `y` `[width]`.
     pub fn feature(&self, y: &[f32], feature: usize) -> f32 {
         let Some(p) = &self.projection else { return y[feature] };
         let column = p.components.iter().skip(feature).step_by(p.centre.len());
