@@ -5,10 +5,10 @@
 #include "common.cuh"
 
 extern "C" __global__ void adam(float* theta, float* m, float* v, const float* g, const float* clock, const unsigned* stop, int n, int rate,
-                                int root, int decay, float b1, float b2, float c1, float c2, float epsilon) {
+                                int root, int decay, float b1, float b2, float c1, float c2, float epsilon, float l2) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n || stop[0]) return;
-    float gradient = g[i];
+    float gradient = g[i] + l2 * theta[i];
     float first = b1 * m[i] + c1 * gradient;
     float second = b2 * v[i] + c2 * (gradient * gradient);
     m[i] = first;

@@ -14,11 +14,14 @@
 //! | `train` | the one loop that drives every model; a finished run that embeds and translates | `train/mod.rs` |
 //! | `metrics` | what the field measures, and the baselines | `metrics/mod.rs` |
 //! | `correspondence` | distances within a modality, the soft correspondence between two inferred from them, one-to-one pairs | `correspondence/mod.rs` |
+//! | `plot` | figures as SVG and PNG, with a font inside | `plot/mod.rs` |
+//! | `explain` | which features a trained model uses: ablation, Shapley values | `explain/mod.rs` |
 //! | `run` | the RUN directory: configuration, history, checkpoint, weights, embeddings | `run.rs` |
 //! | `bench` | what `couplet bench` and `benches/` measure, beside the machine's limits | `bench/mod.rs` |
 //! | `cli` (in the binary) | one file a command | `cli/mod.rs` |
 //!
-//! A room uses the rooms above it and none below. The first two need no feature; the rest is `models`; the binary adds `cli`.
+//! A room uses the rooms above it and none below. The first two need no feature; `plot` is the feature `plots`, the rest is `models`;
+//! the binary adds `cli`.
 //!
 //! To follow one number through: `cli/train.rs` reads the command, `train/prepare.rs` fits preprocessing and builds the model,
 //! `train/stepper.rs` makes one step of it, `models/coupled.rs` writes the loss, `engine/ops/linear.rs` multiplies, and
@@ -48,9 +51,13 @@ pub mod correspondence;
 #[cfg(feature = "models")]
 pub mod data;
 #[cfg(feature = "models")]
+pub mod explain;
+#[cfg(feature = "models")]
 pub mod metrics;
 #[cfg(feature = "models")]
 pub mod models;
+#[cfg(feature = "plots")]
+pub mod plot;
 #[cfg(feature = "models")]
 pub mod run;
 #[cfg(feature = "models")]

@@ -267,6 +267,12 @@ fn match_writes_the_correspondence_by_extension_and_says_how_good_it_is() {
     assert_eq!(fs::metadata(at("f.npy")).unwrap().len() % 64, (60 * 60 * 4) % 64);
     call(&at("f.csv"), &["--top", "3"]);
     assert_eq!(fs::read_to_string(at("f.csv")).unwrap().lines().count(), 1 + 3 * 60);
+    let said = call(&at("l.csv"), &["--landmarks", "30", "--labels", "branch"]);
+    assert!(said.contains("among the best 10") && said.contains("the same branch"), "{said}");
+    let said = call(&at("g.csv"), &["--set", "solver=gromov"]);
+    assert!(said.contains("known partner"), "{said}");
+    fs::remove_file(at("g.csv")).unwrap();
+    refused(&["match", &data, "--out", &at("f.npy"), "--landmarks", "30"], &["no whole table"]);
     call(&at("one.csv"), &["--one-to-one"]);
     let text = fs::read_to_string(at("one.csv")).unwrap();
     let mut partners: Vec<&str> = text.lines().skip(1).map(|l| l.split(',').nth(1).unwrap()).collect();
@@ -279,6 +285,86 @@ fn match_writes_the_correspondence_by_extension_and_says_how_good_it_is() {
     refused(&["match", &data, "--out", &at("g.npy"), "--set", "step=3"], &["steps"]);
     refused(&["match", &data, "--out", &at("g.npy"), "--between", "a,a"], &["two different"]);
     assert!(!Path::new(&at("g.npy")).exists());
+}
+
+#[test]
+fn explain_ablates_into_a_table_that_is_sorted_and_begins_at_evaluates_score() {
+    let (data, run) = (made().path("data"), made().path("run"));
+    let (a, b) = names(&data);
+    let dir = tempfile::tempdir().unwrap();
+    let out = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let explain = |more: &[&str]| ok(&[&["explain", &run, "--method", "ablation", "--of", &a, "--device", "cpu"][..], more].concat());
+    let table = |name: &str| {
+        let text = fs::read_to_string(out(name)).unwrap();
+        let rows: Vec<Vec<String>> = text.lines().skip(1).map(|l| l.split(',').map(str::to_string).collect()).collect();
+        (text.lines().next().unwrap_or_default().to_string(), rows)
+    };
+    let said = explain(&["--labels", "branch", "--out", &out("lta.csv")]);
+    assert!(said.starts_with("lta: branch of") && said.contains("12 cells that training never saw") && said.contains("185 more"), "{said}");
+    let (header, rows) = table("lta.csv");
+    assert_eq!((header.as_str(), rows.len()), ("name,features,score,baseline,drop", 200));
+    ok(&["evaluate", &run, "--labels", "branch", "--out", &out("m.json"), "--device", "cpu"]);
+    let metrics: serde_json::Value = serde_json::from_str(&fs::read_to_string(out("m.json")).unwrap()).unwrap();
+    assert_eq!(rows[0][3].parse().ok(), metrics["lta"].as_f64());
+    let drops: Vec<f64> = rows.iter().map(|r| r[4].parse().unwrap()).collect();
+    assert!(drops.is_sorted_by(|x, y| x >= y), "{drops:?}");
+
+    let first =
+        |name: &str| fs::read_to_string(Path::new(&data).join(name).join("features.txt")).unwrap().lines().next().unwrap().to_string();
+    let (in_a, in_b) = (first(&a), first(&b));
+    fs::write(out("sets.csv"), format!("set,feature\nonly,{in_a}\n")).unwrap();
+    let to = ["--to", &b, "--feature", &in_b, "--sets", &out("sets.csv"), "--out", &out("r.csv"), "--keep"];
+    let said = explain(&to);
+    assert!(said.starts_with(&format!("pearson: {in_b} of {b} imputed from {a}")) && said.contains("with nothing else"), "{said}");
+    assert_eq!(table("r.csv").1.len(), 1);
+
+    let refused = |more: &[&str], says: &[&str]| refused(&[&["explain", &run, "--method", "ablation"][..], more].concat(), says);
+    refused(&[], &["--of"]);
+    refused(&["--of", "nothing"], &["nothing", &a]);
+    refused(&["--of", &a, "--labels", "brunch"], &["brunch", "branch"]);
+    refused(&["--of", &a, "--to", &a], &["another modality"]);
+    refused(&["--of", &a, "--to", &b, "--feature", &format!("{in_b}0000")], &[&b, "did you mean"]);
+    refused(&["--of", &a, "--cell", "c"], &["--cell goes with --method shapley"]);
+    refused(&["--of", &b, "--sets", &out("sets.csv")], &["sets.csv, line 2", &in_a]);
+    refused(&["--of", &a, "--out", &out("x.npy")], &[".csv"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+}
+
+#[test]
+fn explain_shares_out_an_imputed_value_and_draws_a_waterfall() {
+    let (data, run) = (made().path("data"), made().path("run"));
+    let (a, b) = names(&data);
+    let line = |name: &str, file: &str, at: usize| {
+        fs::read_to_string(Path::new(&data).join(name).join(file)).unwrap().lines().nth(at).unwrap().to_string()
+    };
+    let (cell, feature) = (line(&a, "cells.txt", 3), line(&b, "features.txt", 7));
+    let dir = tempfile::tempdir().unwrap();
+    let out = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let of = ["explain", &run, "--method", "shapley", "--from", &a, "--to", &b, "--device", "cpu", "--permutations", "2"];
+    let explain = |cell: &str, feature: &str, more: &[&str]| [&of[..], &["--cell", cell, "--feature", feature], more].concat().join("\n");
+    let run = |args: String| ok(&args.split('\n').collect::<Vec<_>>());
+    let said = run(explain(&cell, &feature, &["--out", &out("s.csv"), "--plot", &out("w.svg")]));
+    assert!(said.contains(&format!("cell {cell}")) && said.contains("the mean cell") && said.contains("2 permutations"), "{said}");
+    let csv = fs::read_to_string(out("s.csv")).unwrap();
+    assert!(csv.starts_with("name,features,value,shapley,error\n") && csv.lines().count() == 201, "{csv}");
+    let sum: f64 = csv.lines().skip(1).map(|l| l.split(',').nth(3).unwrap().parse::<f64>().unwrap()).sum();
+    ok(&["translate", &made().path("run"), "--from", &a, "--to", &b, "--out", &out("t.csv"), "--device", "cpu"]);
+    let translated = fs::read_to_string(out("t.csv")).unwrap();
+    let whole: f64 = translated.lines().nth(4).unwrap().split(',').nth(8).unwrap().parse().unwrap();
+    let told: Vec<f64> = said.lines().nth(1).unwrap().split([' ', ',', ';']).filter_map(|w| w.parse().ok()).collect();
+    assert!((told[0] - whole).abs() < 2e-5 && (told[0] - told[1] - sum).abs() < 2e-5, "{told:?} {whole} {sum}");
+    let svg = fs::read_to_string(out("w.svg")).unwrap();
+    assert!(svg.contains(&cell) && svg.contains("185 others, each smaller") && svg.ends_with("</svg>\n"), "{svg}");
+    run(explain(&cell, &feature, &["--top", "3", "--space", "model", "--seed", "4", "--plot", &out("w.png")]));
+    assert!(fs::read(out("w.png")).unwrap().starts_with(b"\x89PNG\r\n"));
+
+    let refused = |args: String, says: &[&str]| refused(&args.split('\n').collect::<Vec<_>>(), says);
+    refused(explain(&format!("{cell}x"), &feature, &[]), &["no cell", "did you mean"]);
+    refused(explain(&cell, &format!("{feature}x"), &[]), &["no feature", "did you mean"]);
+    refused(explain(&cell, &feature, &["--plot", &out("w.pdf")]), &[".svg or .png"]);
+    refused(explain(&cell, &feature, &["--plot", &out("no/w.png")]), &["folder"]);
+    refused(explain(&cell, &feature, &["--keep"]), &["--keep goes with --method ablation"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
 }
 
 #[test]

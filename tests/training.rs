@@ -212,6 +212,127 @@ fn jamie_brings_the_views_of_a_cell_together_and_translates_on_any_number_of_thr
     assert!(value("cross_mse.a_to_b") < 0.5 && value("cross_mse.b_to_a") < 0.5, "{}", value("cross_mse.a_to_b"));
 }
 
+/// Two views of 60 cells with three classes, 40 of them paired.
+fn labelled(dir: &Path) -> Dataset {
+    let (a, b) = (table(dir, "a", 1, 60, 13), table(dir, "b", 2, 50, 9));
+    let (labels, pairs) = (dir.join("labels.csv"), dir.join("pairs.csv"));
+    // Every seventh cell is unlabelled.
+    let label = |i: usize| if i % 7 == 6 { String::new() } else { format!("t{}", i % 3) };
+    fs::write(&labels, (0..60).fold("cell,type,age".to_string(), |t, i| t + &format!("\nc{i},{},{}", label(i), i * i))).unwrap();
+    fs::write(&pairs, (0..40).fold("a,b".to_string(), |t, i| t + &format!("\nc{i},c{i}"))).unwrap();
+    let source = |name: &str, file: &Path| ModalitySource { name: name.into(), file: file.to_path_buf(), key: None };
+    let modalities = vec![source("a", &a), source("b", &b)];
+    let spec = ImportSpec {
+        labels: vec![couplet::data::import::LabelSource::parse(labels.to_str().unwrap(), &modalities)],
+        modalities,
+        pairs: Some(PairsRule::File(pairs)),
+        ..ImportSpec::default()
+    };
+    import(&spec, &dir.join("data"), &mut Hooks::default()).unwrap();
+    Dataset::open(&dir.join("data")).unwrap()
+}
+
+const ADVERSARIAL: [&str; 6] = ["epochs=6", "latent=4", "batch_size=20", "hidden=12", "anchor_pairs=10", "lr=0.001"];
+
+#[test]
+fn cross_modal_trains_with_classes_and_anchors_on_any_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = labelled(dir.path());
+    let of = |threads: usize| {
+        let out = dir.path().join(format!("run{threads}"));
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let options = [&ADVERSARIAL[..], &["epochs=150", "w_anch=10"]].concat();
+        let summary = pool.install(|| run_model("cross-modal", &data, Device::cpu(), &out, &options)).unwrap();
+        assert_eq!(summary.steps, 450, "three minibatches of 20 cells an epoch");
+        (history(&out), fs::read(out.join("model.safetensors")).unwrap())
+    };
+    let one = of(1);
+    assert!(one == of(2), "two threads end elsewhere than one");
+    let (head, last) = (&one.0[0], one.0.last().unwrap());
+    let value = |name: &str, row: &[String]| row[head.iter().position(|h| h == name).unwrap()].parse::<f64>().unwrap();
+    for term in ["recon.a", "recon.b", "class.a", "class.b", "anchor.a_b"] {
+        assert!(value(term, last) < 0.8 * value(term, &one.0[1]), "{term}: {} and {}", value(term, &one.0[1]), value(term, last));
+    }
+    // The discriminator never wins for good: both sides stay near what it cannot tell apart.
+    assert!(value("disc.a_b.a", last) > 0.02 && value("fool.a_b.a", last) < 0.9, "{last:?}");
+    let metrics = Trained::open(&dir.path().join("run1"), Device::cpu()).unwrap().evaluate(&data, None).unwrap();
+    assert!(metrics.number("head_accuracy.a").unwrap() > 0.45, "{:?}", metrics.number("head_accuracy.a"));
+}
+
+#[test]
+fn cross_modal_takes_every_switch() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = labelled(dir.path());
+    let of = |name: &str, options: &[&str], wanted: &[&str], unwanted: &[&str]| {
+        let out = dir.path().join(name);
+        run_model("cross-modal", &data, Device::cpu(), &out, &[&ADVERSARIAL[..], options].concat()).unwrap();
+        let head = history(&out)[0].clone();
+        let has = |term: &&str| head.iter().any(|h| h == term);
+        assert!(wanted.iter().all(has) && !unwanted.iter().any(has), "{name}: {head:?}");
+        fs::read(out.join("model.safetensors")).unwrap()
+    };
+    let plain = of("plain", &[], &["class.a", "anchor.a_b"], &[]);
+    let variants = [
+        of("none", &["class=none"], &["anchor.a_b"], &["class.a"]),
+        of("conditional", &["class=conditional"], &["disc.a_b.a"], &["class.a"]),
+        of("log", &["gan=log"], &["fool.a_b.b", "class.b"], &[]),
+        of("l2", &["recon.b=l2", "anchor=l2", "noise=true"], &["recon.b"], &[]),
+        of("all pairs", &["anchor_pairs=0", "shuffle=false"], &["anchor.a_b"], &[]),
+        of("no anchors", &["w_anch=0"], &["recon.a"], &["anchor.a_b"]),
+        of("halved", &["halve_every=5"], &["recon.a"], &[]),
+    ];
+    assert!(variants.iter().all(|v| *v != plain));
+    // A number in place of a class.
+    let model = models::by_name("cross-modal").unwrap();
+    let names = ["a", "b"].map(str::to_string);
+    let mut settings = Settings::new(model.name, model.options, &names).unwrap();
+    settings.apply_flags(&[&ADVERSARIAL[..], &["class=marker"]].concat().iter().map(|o| o.to_string()).collect::<Vec<_>>()).unwrap();
+    let request = |labels: &str, out: &str| TrainRequest {
+        model,
+        dataset: &data,
+        settings: &settings,
+        device: Device::cpu(),
+        precision: Precision::F32,
+        seed: 5,
+        holdout: Some("0.2".parse().unwrap()),
+        paired: 1.0,
+        labels: Some(labels.to_string()),
+        run_dir: dir.path().join(out),
+        resume: false,
+        stop: &STOP,
+        inferring: Box::leak(Box::new(|_| {})),
+        prepared: Box::leak(Box::new(|_: &couplet::train::Prepared| {})),
+        progress: Box::leak(Box::new(|_: &couplet::train::TrainProgress| {})),
+    };
+    train(request("age", "marker")).unwrap();
+    let head = history(&dir.path().join("marker"))[0].clone();
+    assert!(head.contains(&"held_out.recon.a".into()) && !head.contains(&"held_out.anchor.a_b".into()), "{head:?}");
+    let e = train(request("type", "words")).err().unwrap();
+    assert!(e.exit_code() == 2 && e.to_string().contains("not a number"), "{e}");
+}
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+#[cfg(feature = "emulated")]
+#[test]
+fn the_kernels_give_the_processors_losses_of_cross_modal() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = labelled(dir.path());
+    for (name, options) in [("head", &["noise=true"][..]), ("log", &["gan=log", "class=conditional"])] {
+        let [cpu, emulated] = [("cpu", Device::cpu()), ("emulated", Device::emulated(4))].map(|(device, d)| {
+            let out = dir.path().join(format!("{name}-{device}"));
+            run_model("cross-modal", &data, d, &out, &[&ADVERSARIAL[..], options].concat()).unwrap();
+            history(&out)
+        });
+        for (row, (c, e)) in cpu.iter().zip(&emulated).enumerate().skip(1) {
+            for (term, (c, e)) in cpu[0].iter().zip(c.iter().zip(e)) {
+                let (c, e): (f64, f64) = (c.parse().unwrap(), e.parse().unwrap());
+                assert!((c - e).abs() <= 2e-4 * c.abs().max(1e-2), "{name}, epoch {row}, {term}: {c} and {e}");
+            }
+        }
+    }
+}
+
 #[test]
 fn jamie_keeps_its_correspondence_in_the_run_and_leaves_it_out_when_nothing_asks_for_it() {
     let dir = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@ use crate::engine::ops::gemm::{Epilogue, Layout};
 use crate::engine::ops::ledger::Ledger;
 use crate::engine::ops::losses::MissingIn;
 use crate::engine::ops::prime_dual::Pace;
+use crate::engine::ops::sinkhorn::Masses;
 use crate::engine::ops::small::Smallest;
 use crate::engine::ops::transport::Towards;
 use crate::engine::optim::{Adam, AdamSettings};
@@ -206,6 +207,17 @@ pub fn cases(s: &mut Step) -> Result<Vec<Case>> {
             s.whiten(z, 1e-3);
         });
         all.push(Case { kernel: "whiten", shape, flops: flops + 2.0 * (n * p * p) as f64, bytes: 2.0 * bytes, run: whiten });
+    }
+    for [m, n] in [[1000, 1000], [2000, 3000]] {
+        let (cost, plan) = (filled(s, [m, n], "cost")?, filled(s, [m, n], "plan")?);
+        let even = |cells: usize| vec![-(cells as f32).ln(); cells];
+        let state = s.sinkhorn_state(&even(m), &even(n))?;
+        let (shape, entries) = (format!("cells {m} x {n}"), (m * n) as f64);
+        // An exponential is counted as one operation.
+        let round = Box::new(move |s: &mut Step| s.sinkhorn_round(&state, cost, 0.1, Masses::Exact, Masses::AtMost));
+        all.push(Case { kernel: "sinkhorn_round", shape: shape.clone(), flops: 12.0 * entries, bytes: 8.0 * entries, run: round });
+        let write = Box::new(move |s: &mut Step| s.sinkhorn_plan(&state, plan, cost, 0.1));
+        all.push(Case { kernel: "sinkhorn_plan", shape, flops: 11.0 * entries, bytes: 12.0 * entries, run: write });
     }
     let count = 1 << 18;
     s.end();

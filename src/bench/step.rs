@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `patchseq` | coupled | 1,252 genes and 54 electrophysiological features, 4 × 50 and 4 × 60 ELU, latent 3, minimum singular value |
 //! | `multiome` | jamie | 512 and 512 principal components of paired cells, latent 32, all four losses |
+//! | `scicar` | cross-modal | 815 peaks and 2,613 genes, networks as wide as their features, three classes, no pairs |
 //!
 //! A step is what training does for one minibatch: gather, corrupt, forward, losses, backward, Adam.
 
@@ -14,10 +15,11 @@ use crate::engine::params::init;
 use crate::engine::{Precision, Step};
 use crate::error::{Error, Result, nearest};
 use crate::models::settings::Settings;
-use crate::models::{self, Modality, Model, Sampling};
+use crate::models::{self, Facts, Modality, Model, Sampling};
 use crate::train::correspondence::{Blocks, Inferred};
 use crate::train::feed::Feed;
-use crate::train::stepper::Stepper;
+use crate::train::labels::LabelFeed;
+use crate::train::stepper::{Stepper, Ways};
 use serde::Serialize;
 
 /// A named shape.
@@ -30,6 +32,10 @@ pub struct Shape {
     pub features: &'static [usize],
     /// Cells of a minibatch on a CPU, and on a GPU.
     pub batch: [usize; 2],
+    /// Whether all cells are paired.
+    pub paired: bool,
+    /// Classes of the labels, 0 for none.
+    pub classes: usize,
     /// The model's options, as after `--set`.
     pub options: &'static [&'static str],
 }
@@ -41,6 +47,8 @@ pub static SHAPES: &[Shape] = &[
         model: "coupled",
         features: &[1252, 54],
         batch: [100, 100],
+        paired: true,
+        classes: 0,
         options: &[
             "hidden.a=50,50,50,50",
             "hidden.b=60,60,60,60",
@@ -55,7 +63,8 @@ pub static SHAPES: &[Shape] = &[
             "noise_sd.b=0.05",
         ],
     },
-    Shape { name: "multiome", model: "jamie", features: &[512, 512], batch: [512, 512], options: &[] },
+    Shape { name: "multiome", model: "jamie", features: &[512, 512], batch: [512, 512], paired: true, classes: 0, options: &[] },
+    Shape { name: "scicar", model: "cross-modal", features: &[815, 2613], batch: [32, 32], paired: false, classes: 3, options: &[] },
 ];
 
 /// A line of `couplet bench step --json`.
@@ -120,15 +129,20 @@ impl Bench {
         let modality = |(name, &features): (&String, &usize)| Modality { name: name.clone(), features, deviations: vec![1.0; features] };
         let modalities: Vec<Modality> = names.iter().zip(shape.features).map(modality).collect();
         let cells = 8 * batch;
-        (spec.resolve)(&mut settings, &modalities, cells)?;
+        (spec.resolve)(
+            &mut settings,
+            &Facts { modalities: &modalities, cells, pairs: if shape.paired { cells } else { 0 }, classes: shape.classes },
+        )?;
         let mut step = Step::new(device, seed, precision)?;
         let model = (spec.build)(&mut step, &settings, &modalities)?;
         let rows: Vec<u32> = (0..cells as u32).collect();
         let unit = |r: u32| Unit { rows: vec![Some(r); names.len()], confidence: 1.0 };
-        let (rows, units) = (vec![rows; names.len()], (0..cells as u32).map(unit).collect());
+        let labels: Vec<Vec<f32>> = names.iter().map(|_| rows.iter().map(|r| (r % shape.classes.max(1) as u32) as f32).collect()).collect();
+        let (rows, units) = (vec![rows; names.len()], (0..if shape.paired { cells as u32 } else { 0 }).map(unit).collect());
         let mut plan = match model.sampling() {
             Sampling::Passes => Plan::new(seed, batch, rows, units),
             Sampling::Draws { pair_fraction } => Plan::drawn(seed, batch, rows, units, pair_fraction),
+            Sampling::Separate { anchors, shuffle } => Plan::separate(seed, batch, rows, units, anchors, shuffle),
         };
         let mut feeds = Vec::new();
         for (m, modality) in modalities.iter().enumerate() {
@@ -143,7 +157,8 @@ impl Bench {
                 Some(Blocks::new(&mut step, f, plan.slots(), plan.batch(), true)?)
             }
         };
-        let mut stepper = Stepper::new(&mut step, &*model, feeds, blocks, plan.slots(), true)?;
+        let labels = (shape.classes > 0).then(|| LabelFeed::new(&mut step, labels, plan.slots())).transpose()?;
+        let mut stepper = Stepper::new(&mut step, &*model, Ways { feeds, blocks, labels }, plan.slots(), plan.fully_paired())?;
         model.begin_epoch(&mut step, 1);
         plan.shuffle(1);
         stepper.begin_epoch(&mut step, &plan, true)?;
@@ -160,7 +175,7 @@ impl Bench {
 
     /// Cells of a minibatch.
     pub fn batch(&self) -> usize {
-        self.plan.batch()
+        self.plan.batch() - self.plan.anchors()
     }
 
     /// The sums of the loss terms so far.

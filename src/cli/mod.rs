@@ -8,6 +8,7 @@ mod demo;
 mod devices;
 mod embed;
 mod evaluate;
+mod explain;
 mod given;
 mod import;
 mod info;
@@ -56,6 +57,8 @@ enum Command {
     Translate(translate::Args),
     /// Measure a RUN, print the metrics and keep them in RUN/metrics.json
     Evaluate(evaluate::Args),
+    /// Say which features a RUN uses: ablation, Shapley values
+    Explain(Box<explain::Args>),
     /// Time kernels, training steps or the reading of a DATASET
     Bench(bench::Args),
     /// List the devices that couplet can compute on
@@ -79,6 +82,7 @@ pub fn run(typed: impl Iterator<Item = OsString>) -> Result<()> {
             Command::Embed(args) => embed::run(args),
             Command::Translate(args) => translate::run(args),
             Command::Evaluate(args) => evaluate::run(args),
+            Command::Explain(args) => explain::run(*args),
             Command::Bench(args) => bench::run(args),
             Command::Devices(args) => devices::run(args),
         },

@@ -1,6 +1,6 @@
 //! What a person sees while they wait: a bar with the loss and the time left, or plain lines where stderr is no terminal.
 
-use couplet::correspondence::Inferring;
+use couplet::correspondence::{Inferring, landmarks};
 use couplet::data::{Hooks, Progress};
 use couplet::train::TrainProgress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -79,30 +79,33 @@ impl InferBar {
 
     /// Shows how far it is.
     pub fn update(&mut self, told: Inferring) {
+        let elapsed = self.started.elapsed();
+        let left = |done: u64, of: u64| duration(elapsed.mul_f64((of - done.min(of)) as f64 / done.max(1) as f64));
         let (text, done, of) = match told {
             Inferring::Distances { modality, cells } => {
                 (format!("correspondence: distances of {cells} cells, modality {} of 2", modality + 1), modality as u64, 2)
             }
-            Inferring::Solving { report, of } => {
-                let left = self.started.elapsed().mul_f64((of - report.step.min(of)) as f64 / report.step.max(1) as f64);
-                let text = format!("correspondence: step {}/{of}, error {:.4}, {} left", report.step, report.error, duration(left));
-                (text, report.step, of)
+            Inferring::PrimeDual { report: r, of } if r.step >= of => {
+                let (rows, columns) = (100.0 * r.row_deviation, 100.0 * r.column_excess);
+                return self.ended(format!(
+                    "correspondence inferred in {of} steps and {}: error {:.4}, rows sum to 1 within {rows:.1} % on average, columns exceed it by {columns:.1} % at most",
+                    duration(elapsed),
+                    r.error,
+                ));
+            }
+            Inferring::PrimeDual { report: r, of } => {
+                (format!("correspondence: step {}/{of}, error {:.4}, {} left", r.step, r.error, left(r.step, of)), r.step, of)
+            }
+            Inferring::Gromov { report: r, of } => {
+                let text =
+                    format!("correspondence: round {}/{of} at most, objective {:.5}, change {:.4}", r.iteration, r.objective, r.change);
+                (text, r.iteration, of)
             }
         };
-        if let Inferring::Solving { report, of } = told
-            && report.step >= of
-        {
-            self.finish();
-            let (rows, columns) = (100.0 * report.row_deviation, 100.0 * report.column_excess);
-            let text = format!(
-                "correspondence inferred in {} steps and {}: error {:.4}, rows sum to 1 within {rows:.1} % on average, columns exceed it by {columns:.1} % at most",
-                report.step,
-                duration(self.started.elapsed()),
-                report.error,
-            );
-            let _ = writeln!(std::io::stderr(), "{text}");
-            return;
-        }
+        self.show(text, done, of);
+    }
+
+    fn show(&mut self, text: String, done: u64, of: u64) {
         match &self.bar {
             Some(bar) => {
                 bar.set_length(of);
@@ -115,6 +118,28 @@ impl InferBar {
             }
             None => {}
         }
+    }
+
+    /// Shows how far a solution by landmarks is.
+    pub fn landmarks(&mut self, told: landmarks::Report) {
+        let side = |m: usize| format!("modality {} of 2", m + 1);
+        match told {
+            landmarks::Report::Neighbours(m, done, of) => {
+                self.show(format!("neighbours, {}: {done} of {of}", side(m)), done as u64, of as u64)
+            }
+            landmarks::Report::Paths(m, done, of) => self.show(format!("paths, {}: {done} of {of}", side(m)), done as u64, of as u64),
+            landmarks::Report::PrimeDual(report) => self.show(format!("correspondence of landmarks: step {}", report.step), report.step, 0),
+            landmarks::Report::Gromov(report) => {
+                let text = format!("correspondence of landmarks: round {}, change {:.4}", report.iteration, report.change);
+                self.show(text, report.iteration, 0);
+            }
+            landmarks::Report::Matching => self.show("matching every cell".into(), 0, 0),
+        }
+    }
+
+    fn ended(&self, text: String) {
+        self.finish();
+        let _ = writeln!(std::io::stderr(), "{text}");
     }
 
     /// Takes the bar away.
@@ -133,6 +158,11 @@ pub fn with_hooks<T>(stop: Option<&AtomicBool>, work: impl FnOnce(&mut Hooks) ->
     let bar = bar("{bar:30} {msg} {human_pos} ({per_sec})");
     let mut show = |p: Progress<'_>| {
         if let Some(total) = p.total {
+            if bar.length() != Some(total)
+                && let Ok(style) = ProgressStyle::with_template("{bar:30} {msg} {human_pos} of {human_len} ({per_sec}, {eta} left)")
+            {
+                bar.set_style(style);
+            }
             bar.set_length(total);
         }
         bar.set_message(p.stage.to_string());

@@ -264,7 +264,12 @@ fn introduction(model: &str, precision: &str, seed: u64, p: &Prepared) -> String
     let what = if p.modalities.len() > 2 { "cells in two modalities or more" } else { "pairs" };
     let pairs = if used == known { format!("{known} {what}") } else { format!("{used} of {known} {what}") };
     let (cells, steps) = p.batch;
-    out + &format!("  {pairs}; {steps} minibatch{} of {cells} cells an epoch\n", if steps == 1 { "" } else { "es" })
+    let beside = if p.anchors > 0 { format!(" and {} pairs", p.anchors) } else { String::new() };
+    out += &format!("  {pairs}; {steps} minibatch{} of {cells} cells{beside} an epoch\n", if steps == 1 { "" } else { "es" });
+    if let Some((column, classes)) = &p.labels {
+        out += &format!("  learns from the labels of column {column}, {classes} different ones\n");
+    }
+    out
 }
 
 fn conclusion(run: &Path, dataset: &Dataset, s: &TrainSummary) -> String {

@@ -17,15 +17,12 @@
 //! paths are summed in f64 and rounded once. Exact kNN is n² p operations, twice at most. Memory: 4 n² bytes and n a core.
 //! Source: Cao et al., Bioinformatics 36 (2020) i48-i56, and its program.
 
+use super::graph::{Graph, Search};
 use crate::error::{Error, Result};
 use crate::metrics::matrix::Matrix;
-use crate::metrics::neighbours::{Distance, Neighbours, Pool};
+use crate::metrics::neighbours::{Distance, Pool};
 use rayon::prelude::*;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 
-/// The k of the first graph that is tried, each cell its own first neighbour.
-pub const FIRST_K: usize = 5;
 /// The largest k after which another is still tried, where cells are fewer than 100 times it.
 pub const KMAX: usize = 40;
 
@@ -103,36 +100,18 @@ pub fn distances(cells: Matrix<'_>, metric: Metric, kmax: usize) -> Result<Vec<f
 pub fn geodesic(cells: Matrix<'_>, kmax: usize) -> Result<Geodesic> {
     check(cells)?;
     let n = cells.rows();
-    let rows = cells.all_rows();
-    let largest = kmax.max(n.div_ceil(100));
-    let pool = Pool::new(cells, &rows);
-    // Lists are sorted, so those of the largest k that may be tried begin with those of every smaller one.
-    let mut near = pool.nearest(Distance::Euclidean, cells, &rows, FIRST_K);
-    let mut k = FIRST_K;
-    let (edges, parts) = loop {
-        let edges = Edges::new(cells, &near, k);
-        let parts = edges.parts();
-        // k ≤ 0.01 n in whole numbers
-        if parts == 1 || !(k <= kmax || 100 * k <= n) {
-            break (edges, parts);
-        }
-        if k == FIRST_K {
-            near = pool.nearest(Distance::Euclidean, cells, &rows, largest + 2);
-        }
-        k += 2;
-    };
-    drop(pool);
+    let Graph { edges, k, parts } = Graph::connected(cells, kmax.max(n.div_ceil(100)), |k| k <= kmax || 100 * k <= n, |_, _| Ok(()))?;
     let mut table = vec![0.0f32; n * n];
     let largest = table
         .par_chunks_exact_mut(n)
         .enumerate()
         .map_init(
-            || Search { reached: vec![f64::INFINITY; n], open: BinaryHeap::with_capacity(n) },
+            || Search::new(n),
             |search, (source, row)| {
                 search.run(&edges, source);
-                let finite = search.reached.iter().filter(|d| d.is_finite());
+                let finite = search.reached().iter().filter(|d| d.is_finite());
                 let largest = finite.fold(0.0f64, |m, &d| m.max(d));
-                row.iter_mut().zip(&search.reached).for_each(|(y, &d)| *y = d as f32);
+                row.iter_mut().zip(search.reached()).for_each(|(y, &d)| *y = d as f32);
                 largest
             },
         )
@@ -144,7 +123,7 @@ pub fn geodesic(cells: Matrix<'_>, kmax: usize) -> Result<Geodesic> {
     Ok(Geodesic { table, k, parts })
 }
 
-fn check(cells: Matrix<'_>) -> Result<()> {
+pub(super) fn check(cells: Matrix<'_>) -> Result<()> {
     if cells.rows() == 0 || cells.cols() == 0 {
         return Err(Error::usage(format!("distances need cells and features, this modality has {} x {}", cells.rows(), cells.cols())));
     }
@@ -153,84 +132,6 @@ fn check(cells: Matrix<'_>) -> Result<()> {
         return Err(Error::usage(format!("distances need finite values: cell {row}, feature {col} is {}", cells.values()[at])));
     }
     Ok(())
-}
-
-/// An undirected graph, each cell's edges side by side.
-struct Edges {
-    first: Vec<usize>,
-    to: Vec<(u32, f64)>,
-}
-
-impl Edges {
-    fn new(cells: Matrix<'_>, near: &Neighbours, k: usize) -> Edges {
-        let n = cells.rows();
-        // Both directions of each, doubles taken out.
-        let others = |i: usize| near.of(i).filter(move |&j| j != i).take(k - 1);
-        let mut pairs: Vec<(u32, u32)> =
-            (0..n).flat_map(|i| others(i).flat_map(move |j| [(i as u32, j as u32), (j as u32, i as u32)])).collect();
-        pairs.par_sort_unstable();
-        pairs.dedup();
-        let mut first = vec![0; n + 1];
-        pairs.iter().for_each(|p| first[p.0 as usize + 1] += 1);
-        (0..n).for_each(|i| first[i + 1] += first[i]);
-        let length = |&(i, j): &(u32, u32)| {
-            (j, Distance::Euclidean.of(Distance::Euclidean.comparable(cells.row(i as usize), cells.row(j as usize))))
-        };
-        Edges { first, to: pairs.par_iter().map(length).collect() }
-    }
-
-    fn of(&self, i: usize) -> &[(u32, f64)] {
-        &self.to[self.first[i]..self.first[i + 1]]
-    }
-
-    /// Connected components.
-    fn parts(&self) -> usize {
-        let n = self.first.len() - 1;
-        let (mut seen, mut open, mut parts) = (vec![false; n], Vec::new(), 0);
-        for start in 0..n {
-            if std::mem::replace(&mut seen[start], true) {
-                continue;
-            }
-            parts += 1;
-            open.push(start);
-            while let Some(i) = open.pop() {
-                for &(j, _) in self.of(i) {
-                    if !std::mem::replace(&mut seen[j as usize], true) {
-                        open.push(j as usize);
-                    }
-                }
-            }
-        }
-        parts
-    }
-}
-
-/// Dijkstra's method; the memory serves source after source.
-struct Search {
-    reached: Vec<f64>,
-    /// Distances as their bits: of numbers that are not negative these have the same order.
-    open: BinaryHeap<Reverse<(u64, u32)>>,
-}
-
-impl Search {
-    fn run(&mut self, edges: &Edges, source: usize) {
-        self.reached.fill(f64::INFINITY);
-        self.reached[source] = 0.0;
-        self.open.push(Reverse((0, source as u32)));
-        while let Some(Reverse((bits, i))) = self.open.pop() {
-            let d = f64::from_bits(bits);
-            if d > self.reached[i as usize] {
-                continue; // reached by a shorter path since
-            }
-            for &(j, length) in edges.of(i as usize) {
-                let through = d + length;
-                if through < self.reached[j as usize] {
-                    self.reached[j as usize] = through;
-                    self.open.push(Reverse((through.to_bits(), j)));
-                }
-            }
-        }
-    }
 }
 
 /// f(i, j, squared Euclidean distance) for all pairs of different cells.

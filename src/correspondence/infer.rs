@@ -1,7 +1,8 @@
 //! From the cells of two modalities to their correspondence: a table of distances each, then the solver.
 
 use super::geodesic::{Metric, distances};
-use super::prime_dual::{self, Report, Solution};
+use super::landmarks::Solver;
+use super::{gromov, prime_dual};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::metrics::Matrix;
@@ -14,13 +15,17 @@ pub struct Inference {
     pub metrics: [Metric; 2],
     /// The largest k of a geodesic graph after which another is still tried.
     pub kmax: usize,
-    /// The solver's settings; the feature counts are those of the cells.
-    pub solver: prime_dual::Options,
+    /// By which solver; the feature counts in its settings are those of the cells.
+    pub solver: Solver,
 }
 
 impl Default for Inference {
     fn default() -> Inference {
-        Inference { metrics: [Metric::Geodesic; 2], kmax: super::geodesic::KMAX, solver: prime_dual::Options::new([1, 1]) }
+        Inference {
+            metrics: [Metric::Geodesic; 2],
+            kmax: super::geodesic::KMAX,
+            solver: Solver::PrimeDual(prime_dual::Options::new([1, 1])),
+        }
     }
 }
 
@@ -34,11 +39,18 @@ pub enum Inferring {
         /// Its cells.
         cells: usize,
     },
-    /// The solver has made some of its steps.
-    Solving {
+    /// The primal-dual solver has made some of its steps.
+    PrimeDual {
         /// How it stands.
-        report: Report,
+        report: prime_dual::Report,
         /// Of so many steps.
+        of: u64,
+    },
+    /// The transport solver has made a round.
+    Gromov {
+        /// How it stands.
+        report: gromov::Report,
+        /// Of so many rounds at most.
         of: u64,
     },
 }
@@ -51,7 +63,7 @@ pub fn infer(
     how: &Inference,
     stop: Option<&AtomicBool>,
     told: &mut dyn FnMut(Inferring),
-) -> Result<(Solution, Device)> {
+) -> Result<(Vec<f32>, Device)> {
     let mut tables = Vec::with_capacity(2);
     for (modality, cells) in cells.iter().enumerate() {
         told(Inferring::Distances { modality, cells: cells.rows() });
@@ -60,6 +72,18 @@ pub fn infer(
             return Err(Error::Interrupted("interrupted before the correspondence was solved".into()));
         }
     }
-    let options = prime_dual::Options { features: cells.map(|c| c.cols()), ..how.solver };
-    prime_dual::solve(device, &tables[0], &tables[1], options, stop, |report| told(Inferring::Solving { report, of: options.iterations }))
+    let (a, b) = (&tables[0], &tables[1]);
+    match how.solver {
+        Solver::PrimeDual(options) => {
+            let options = prime_dual::Options { features: cells.map(|c| c.cols()), ..options };
+            let of = options.iterations;
+            let found = prime_dual::solve(device, a, b, options, stop, |report| told(Inferring::PrimeDual { report, of }))?;
+            Ok((found.0.correspondence, found.1))
+        }
+        Solver::Gromov(options) => {
+            let of = options.iterations;
+            let found = gromov::solve(device, a, b, options, stop, |report| told(Inferring::Gromov { report, of }))?;
+            Ok((found.0.correspondence(), found.1))
+        }
+    }
 }

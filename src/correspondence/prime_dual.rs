@@ -231,7 +231,7 @@ pub fn solve(
 }
 
 /// The side of a square table that a device can index.
-fn side(table: &[f32], which: &str) -> Result<usize> {
+pub(super) fn side(table: &[f32], which: &str) -> Result<usize> {
     let n = table.len().isqrt();
     if n == 0 || n * n != table.len() {
         return Err(Error::usage(format!("the {which} table of distances has {} values: cells x cells are wanted", table.len())));

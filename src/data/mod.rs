@@ -24,6 +24,7 @@ pub mod npy;
 pub mod pairs;
 pub mod plan;
 pub mod preprocess;
+pub mod separate;
 pub mod simulate;
 pub mod split;
 

@@ -11,6 +11,7 @@
 //! one shuffles anew.
 
 use super::draws::Draws;
+use super::separate::Separate;
 use crate::engine::rng;
 
 const SLOTS: u32 = 0x5107;
@@ -40,8 +41,17 @@ pub struct Plan {
     orders: Vec<Vec<u32>>,
     /// The epoch's weights, by pair of modalities (0,1), (0,2), .. (1,2), .., then slot.
     weights: Vec<Vec<f32>>,
-    /// Minibatches are drawn instead of passed over.
-    draws: Option<Draws>,
+    layout: Layout,
+}
+
+/// How an epoch comes about.
+enum Layout {
+    /// Slots in a shuffled order.
+    Passes,
+    /// Minibatches drawn afresh.
+    Draws(Draws),
+    /// Each modality by itself, with known pairs beside.
+    Separate(Separate),
 }
 
 impl Plan {
@@ -60,7 +70,17 @@ impl Plan {
         }
         let batch = batch.clamp(1, slots.max(1));
         let pairs = k * k.saturating_sub(1) / 2;
-        Plan { seed, batch, slots, rows, singles, units, orders: vec![Vec::new(); k], weights: vec![Vec::new(); pairs], draws: None }
+        Plan {
+            seed,
+            batch,
+            slots,
+            rows,
+            singles,
+            units,
+            orders: vec![Vec::new(); k],
+            weights: vec![Vec::new(); pairs],
+            layout: Layout::Passes,
+        }
     }
 
     /// As [`Plan::new`], with minibatches drawn afresh: each slot is a known pair with probability `pair_fraction`.
@@ -68,11 +88,28 @@ impl Plan {
         let draws = Draws::new(rows.clone(), units.clone(), pair_fraction);
         let (batch, steps) = draws.shape(batch);
         let mut plan = Plan::new(seed, batch, rows, units);
-        (plan.batch, plan.slots, plan.draws) = (batch, batch * steps, Some(draws));
+        (plan.batch, plan.slots, plan.layout) = (batch, batch * steps, Layout::Draws(draws));
         plan
     }
 
-    /// Cells of a minibatch.
+    /// As [`Plan::new`], with each modality passed over by itself and `anchors` known pairs at the end of every minibatch.
+    pub fn separate(seed: u64, batch: usize, rows: Vec<Vec<u32>>, units: Vec<Unit>, anchors: usize, shuffle: bool) -> Plan {
+        let separate = Separate::new(rows.clone(), units.clone(), batch, anchors, shuffle);
+        let [batch, anchors, steps] = separate.shape();
+        let mut plan = Plan::new(seed, batch, rows, units);
+        (plan.batch, plan.slots, plan.layout) = (batch + anchors, (batch + anchors) * steps, Layout::Separate(separate));
+        plan
+    }
+
+    /// How many of a minibatch's slots, at its end, are known pairs beside the cells.
+    pub fn anchors(&self) -> usize {
+        match &self.layout {
+            Layout::Separate(s) => s.shape()[1],
+            _ => 0,
+        }
+    }
+
+    /// Slots of a minibatch.
     pub fn batch(&self) -> usize {
         self.batch
     }
@@ -89,15 +126,21 @@ impl Plan {
 
     /// Whether every slot pairs every modality with confidence 1: weights need not be looked at.
     pub fn fully_paired(&self) -> bool {
-        if let Some(draws) = &self.draws {
-            return draws.fully_paired();
+        match &self.layout {
+            Layout::Draws(draws) => return draws.fully_paired(),
+            Layout::Separate(_) => return false,
+            Layout::Passes => {}
         }
         self.units.len() == self.slots && self.units.iter().all(|u| u.confidence == 1.0 && u.rows.iter().all(Option::is_some))
     }
 
     /// Lays out the epoch.
     pub fn shuffle(&mut self, epoch: u32) {
-        if let Some(draws) = &self.draws {
+        if let Layout::Separate(separate) = &self.layout {
+            separate.lay_out(self.seed, epoch, &mut self.orders, &mut self.weights);
+            return;
+        }
+        if let Layout::Draws(draws) = &self.layout {
             self.orders.iter_mut().for_each(Vec::clear);
             self.weights.iter_mut().for_each(Vec::clear);
             let steps = self.steps() as u32;

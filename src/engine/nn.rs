@@ -38,6 +38,15 @@ impl Linear {
         Linear { weight, bias, activation }
     }
 
+    /// Weights normal with mean 0 and this deviation, zero biases; the parameters are `NAME.weight` and `NAME.bias`.
+    pub fn normal(s: &mut Step, name: &str, group: Group, [inputs, outputs]: [usize; 2], deviation: f32, activation: Activation) -> Linear {
+        let weight_name = format!("{name}.weight");
+        let values = init::normal(s.seed(), &weight_name, outputs * inputs, deviation);
+        let weight = s.parameter(weight_name, group, [outputs, inputs], values);
+        let bias = s.parameter(format!("{name}.bias"), group, [1, outputs], vec![0.0; outputs]);
+        Linear { weight, bias, activation }
+    }
+
     /// x [B, in], result [B, out].
     #[track_caller]
     pub fn forward(&self, s: &mut Step, x: Var) -> Var {

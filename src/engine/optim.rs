@@ -2,6 +2,7 @@
 //!
 //!   Adam (Kingma and Ba 2015)   m ← β₁ m + (1-β₁) g,  v ← β₂ v + (1-β₂) g²
 //!                               θ ← θ - η m/(1-β₁ᵗ) / (√(v/(1-β₂ᵗ)) + ε) - η λ θ          (λ: decoupled weight decay)
+//!                               with g + l₂ θ in place of g                                 (l₂: the classical one)
 //!   shapes    θ, g, m, v: the group's flat buffers
 //!   kernels   adam, square_parts, clip_scale, clamp_min                                (kernels/optim.cu)
 //!
@@ -79,11 +80,13 @@ pub struct AdamSettings {
     pub epsilon: f64,
     /// λ, decoupled; 0 for none.
     pub weight_decay: f64,
+    /// l₂, added to the gradient before the moments; 0 for none.
+    pub l2: f64,
 }
 
 impl Default for AdamSettings {
     fn default() -> AdamSettings {
-        AdamSettings { rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 }
+        AdamSettings { rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, l2: 0.0 }
     }
 }
 
@@ -137,7 +140,7 @@ impl Adam {
         let n = s.size(self.values);
         let c = &self.settings;
         // 1 - β is taken in f64: of f32's 0.999 it would be off by 5e-5.
-        let [b1, b2, c1, c2, eps] = [c.beta1, c.beta2, 1.0 - c.beta1, 1.0 - c.beta2, c.epsilon].map(|v| v as f32);
+        let [b1, b2, c1, c2, eps, l2] = [c.beta1, c.beta2, 1.0 - c.beta1, 1.0 - c.beta2, c.epsilon, c.l2].map(|v| v as f32);
         if s.on_cpu() {
             if ledger.stopped(s) {
                 return;
@@ -150,6 +153,7 @@ impl Adam {
                     #[inline(always)]
                     || {
                         for (((theta, m), v), &g) in theta.iter_mut().zip(m).zip(v).zip(g) {
+                            let g = g + l2 * *theta;
                             *m = b1 * *m + c1 * g;
                             *v = b2 * *v + c2 * (g * g);
                             *theta -= rate * *m / (v.sqrt() * root + eps) + decay * *theta;
@@ -175,6 +179,7 @@ impl Adam {
                 c1.into(),
                 c2.into(),
                 eps.into(),
+                l2.into(),
             ];
             s.launch("adam", Grid::over(n), &args);
         }

@@ -100,6 +100,16 @@ impl Params {
         self.parameters.iter().map(|p| (p.name.as_str(), p.var, p.dims))
     }
 
+    /// How many numbers a group's parameters are.
+    pub fn group_size(&self, group: Group) -> usize {
+        self.parameters.iter().filter(|p| p.group == group).map(|p| p.dims[0] * p.dims[1]).sum()
+    }
+
+    /// The group and the variable of every parameter.
+    pub(super) fn groups(&self) -> impl Iterator<Item = (Group, Var)> {
+        self.parameters.iter().map(|p| (p.group, p.var))
+    }
+
     /// Names, variables and dimensions of the states.
     pub fn states(&self) -> impl Iterator<Item = (&str, Var, [usize; 2])> {
         self.states.iter().map(|(n, v, d)| (n.as_str(), *v, *d))
@@ -178,6 +188,14 @@ pub mod init {
         let mut values = vec![0.0; count];
         rng::fill_uniform(&mut values, seed, stream_of(name), 0, 0);
         values.iter_mut().for_each(|v| *v = (2.0 * *v - 1.0) * bound);
+        values
+    }
+
+    /// Normal with mean 0.
+    pub fn normal(seed: u64, name: &str, count: usize, deviation: f32) -> Vec<f32> {
+        let mut values = vec![0.0; count];
+        rng::fill_normal(&mut values, seed, stream_of(name), 0, 0);
+        values.iter_mut().for_each(|v| *v *= deviation);
         values
     }
 

@@ -69,6 +69,8 @@ pub struct Step {
     pub(super) vars: Vec<Info>,
     permanent: usize,
     pub(super) tape: Vec<Node>,
+    /// Records before this one outlive [`Step::forget_gradients`].
+    tape_kept: usize,
     pub(super) params: Params,
     pub(super) training: bool,
     recording: bool,
@@ -106,6 +108,7 @@ impl Step {
             vars: Vec::new(),
             permanent: 0,
             tape: Vec::new(),
+            tape_kept: 0,
             params: Params::default(),
             training: false,
             recording: false,
@@ -203,15 +206,28 @@ impl Step {
         assert!(!self.capturing, "a step cannot end while it is being captured");
         self.vars.truncate(self.permanent);
         self.tape.clear();
+        self.tape_kept = 0;
         self.arena.reset();
         for v in &mut self.vars {
             v.grad_set = false;
         }
     }
 
+    /// Keeps what is on the tape through every [`Step::forget_gradients`] of this step: what several phases start from.
+    pub fn keep_tape(&mut self) {
+        self.tape_kept = self.tape.len();
+    }
+
+    /// From here on gradients are computed for the parameters of this group alone, or for all. The others pass gradients on.
+    pub fn train_only(&mut self, group: Option<Group>) {
+        for (of, v) in self.params.groups() {
+            self.vars[v.0 as usize].wants = group.is_none_or(|g| g == of);
+        }
+    }
+
     /// Forgets the tape and the gradients, between the phases of a step: what a later phase computes starts from no gradient.
     pub fn forget_gradients(&mut self) {
-        self.tape.clear();
+        self.tape.truncate(self.tape_kept);
         for v in &mut self.vars {
             v.grad_set = false;
         }

@@ -98,6 +98,11 @@ impl Imputation {
         self.sums.iter().map(|s| (s.yy > 0.0).then(|| 1.0 - s.error / s.yy)).collect()
     }
 
+    /// Standard deviation of the imputed values of each feature.
+    pub fn imputed_deviation(&self) -> Vec<f64> {
+        self.sums.iter().map(|s| (s.xx / s.n.max(1) as f64).sqrt()).collect()
+    }
+
     /// Pearson's correlation of each feature; `None` where either side is constant.
     pub fn pearson_by_feature(&self) -> Vec<Option<f64>> {
         self.sums.iter().map(|s| (s.xx > 0.0 && s.yy > 0.0).then(|| (s.xy / (s.xx.sqrt() * s.yy.sqrt())).clamp(-1.0, 1.0))).collect()

@@ -79,6 +79,7 @@ pub const METRICS: &[Metric] = &[
     metric("lta", Higher, "label transfer accuracy: kNN (k=5) from the second modality to the first"),
     metric("knn_accuracy@K.A_to_B", Higher, "true match among the K nearest cells of B (l1)"),
     metric("class_accuracy.A", Higher, "A's labels by kNN (k=10, l1) on the other modality"),
+    metric("head_accuracy.A", Higher, "A's labels by the model's own class head"),
     metric("silhouette.labels", Higher, "how apart the labels lie in the joint embedding"),
     metric("silhouette.modality", Lower, "how apart the modalities lie; 0 is mixed"),
     metric("qda_accuracy.A", Higher, "labels from A's codes by one Gaussian a class"),

@@ -5,6 +5,7 @@
 //! bits, so "strictly closer" and ties mean what they say.
 
 use super::matrix::Matrix;
+use crate::device::vector::vectorised;
 use rayon::prelude::*;
 
 /// Cells of the pool whose distances are computed together.
@@ -75,12 +76,18 @@ impl Pool {
             sums.fill(0.0);
             let block = &self.blocks[first * self.cols..][..self.cols * BLOCK];
             // Four dimensions a pass over the sums, added one after another: the order of a plain loop at half its memory traffic.
-            for (x, lines) in query.chunks(4).zip(block.chunks(4 * BLOCK)) {
-                match distance {
-                    Distance::Euclidean => add_dimensions(&mut sums, x, lines, |d| d * d),
-                    Distance::L1 => add_dimensions(&mut sums, x, lines, f64::abs),
-                }
-            }
+            // Wider vectors change no bit: products and sums are not contracted.
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (x, lines) in query.chunks(4).zip(block.chunks(4 * BLOCK)) {
+                        match distance {
+                            Distance::Euclidean => add_dimensions(&mut sums, x, lines, |d| d * d),
+                            Distance::L1 => add_dimensions(&mut sums, x, lines, f64::abs),
+                        }
+                    }
+                },
+            );
             sums.iter_mut().filter(|s| s.is_nan()).for_each(|s| *s = f64::INFINITY);
             f(first, &sums[..BLOCK.min(self.len - first)]);
         }
@@ -142,6 +149,13 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
+    /// The lists of more queries, behind these. Both are of one pool and one k.
+    #[track_caller]
+    pub fn append(&mut self, more: Neighbours) {
+        assert_eq!((self.k, self.distance), (more.k, more.distance), "neighbours of different searches");
+        self.found.extend_from_slice(&more.found);
+    }
+
     /// Positions in the pool of query i's neighbours, nearest first.
     pub fn of(&self, i: usize) -> impl Iterator<Item = usize> + '_ {
         self.found[i * self.k..(i + 1) * self.k].iter().map(|n| n.1 as usize)

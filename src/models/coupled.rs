@@ -32,7 +32,7 @@
 
 use super::options::{Kind, OptionSpec, Per, Value};
 use super::settings::Settings;
-use super::{Losses, Minibatch, Modality, Model, ModelSpec, Phase, pair_index};
+use super::{Facts, Labels, Losses, Minibatch, Modality, Model, ModelSpec, Phase, pair_index};
 use crate::engine::nn::{BatchNorm, Mlp};
 use crate::engine::ops::activation::Activation;
 use crate::engine::ops::batch_norm::{BatchNormState, Running};
@@ -52,6 +52,7 @@ pub const SPEC: ModelSpec = ModelSpec {
     takes_missing: true,
     resolve,
     inference: |_, _| Ok(None),
+    labels: |_| Ok(Labels::Unused),
     imputation_remark: |_| None,
     build: |s, settings, modalities| Ok(Box::new(Coupled::new(s, settings, modalities)?)),
 };
@@ -157,7 +158,7 @@ pub struct Coupled {
 }
 
 /// Fills in what is `auto`.
-fn resolve(settings: &mut Settings, modalities: &[Modality], cells: usize) -> Result<()> {
+fn resolve(settings: &mut Settings, &Facts { modalities, cells, .. }: &Facts) -> Result<()> {
     let mut any = false;
     for i in 0..modalities.len() {
         for j in i + 1..modalities.len() {

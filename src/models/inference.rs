@@ -2,7 +2,9 @@
 
 use super::options::{Kind, OptionSpec, Per};
 use super::settings::Settings;
-use crate::correspondence::{Inference, Metric};
+use crate::correspondence::gromov::{self, Marginals};
+use crate::correspondence::landmarks::Solver;
+use crate::correspondence::{Inference, Metric, prime_dual};
 use crate::error::{Error, Result};
 
 const DISTANCES: &[&str] = &["geodesic", "euclidean", "cosine", "correlation", "pearson", "spearman"];
@@ -27,6 +29,40 @@ pub const RHO: OptionSpec =
 /// Steps with a fixed scale.
 pub const DELAY: OptionSpec =
     option("delay", Per::Run, Kind::Int { min: 0, max: 1 << 30 }, "0", "steps before the solver fits the scale between the modalities");
+/// Which solver.
+pub const SOLVER: OptionSpec = option(
+    "solver",
+    Per::Run,
+    Kind::Choice(&["prime-dual", "gromov"]),
+    "prime-dual",
+    "how the correspondence is inferred: UnionCom's way, or by optimal transport (entropic Gromov-Wasserstein)",
+);
+/// ε of the transport.
+pub const EPSILON: OptionSpec = option(
+    "epsilon",
+    Per::Run,
+    Kind::Float { min: 1e-6, max: 1e3 },
+    "0.005",
+    "the transport's entropy, in squared mean distances: what is hardly told apart",
+);
+/// Rounds of the transport.
+pub const ROUNDS: OptionSpec = option("rounds", Per::Run, Kind::Int { min: 1, max: 1 << 30 }, "200", "most rounds of the transport");
+/// Sums of the transport.
+pub const MARGINALS: OptionSpec = option(
+    "marginals",
+    Per::Run,
+    Kind::Choice(&["at-most", "balanced", "unbalanced"]),
+    "at-most",
+    "whether every cell of the larger modality must be matched, need not, or all may be left out at a price",
+);
+/// The price.
+pub const RELAX: OptionSpec = option(
+    "relax",
+    Per::Run,
+    Kind::Float { min: 1e-6, max: f64::MAX },
+    "1",
+    "the price of cells that unbalanced marginals leave out, in squared mean distances",
+);
 /// Before everything.
 pub const PREPROCESS: OptionSpec = option(
     "preprocess",
@@ -37,7 +73,7 @@ pub const PREPROCESS: OptionSpec = option(
 );
 
 /// All that `couplet match` takes by `--set`.
-pub static OPTIONS: &[OptionSpec] = &[PREPROCESS, DISTANCE, KMAX, STEPS, EPS, RHO, DELAY];
+pub static OPTIONS: &[OptionSpec] = &[PREPROCESS, DISTANCE, KMAX, SOLVER, STEPS, EPS, RHO, DELAY, EPSILON, ROUNDS, MARGINALS, RELAX];
 
 /// What the settings ask for, of two modalities.
 pub fn inference(settings: &Settings, modalities: [&str; 2]) -> Result<Inference> {
@@ -47,9 +83,22 @@ pub fn inference(settings: &Settings, modalities: [&str; 2]) -> Result<Inference
         let word = chosen.word()?;
         *metric = Metric::from_name(word).ok_or_else(|| Error::usage(format!("there is no distance {word:?}")))?;
     }
-    how.solver.iterations = settings.get("steps")?.count()? as u64;
-    how.solver.delay = settings.get("delay")?.count()? as u64;
-    (how.solver.step, how.solver.penalty) = (settings.get("eps")?.float()? as f32, settings.get("rho")?.float()? as f32);
+    let float = |key: &str| settings.get(key).and_then(|v| v.float());
+    how.solver = if settings.get("solver")?.word()? == "gromov" {
+        let marginals = match settings.get("marginals")?.word()? {
+            "balanced" => Marginals::Balanced,
+            "unbalanced" => Marginals::Unbalanced(float("relax")? as f32),
+            _ => Marginals::AtMost,
+        };
+        let iterations = settings.get("rounds")?.count()? as u64;
+        Solver::Gromov(gromov::Options { epsilon: float("epsilon")? as f32, iterations, marginals, ..gromov::Options::default() })
+    } else {
+        let mut o = prime_dual::Options::new([1, 1]);
+        o.iterations = settings.get("steps")?.count()? as u64;
+        o.delay = settings.get("delay")?.count()? as u64;
+        (o.step, o.penalty) = (float("eps")? as f32, float("rho")? as f32);
+        Solver::PrimeDual(o)
+    };
     Ok(how)
 }
 
@@ -63,5 +112,8 @@ mod tests {
         let names = ["a", "b"].map(str::to_string);
         let settings = Settings::new("match", OPTIONS, &names).unwrap();
         assert_eq!(inference(&settings, ["a", "b"]).unwrap(), Inference::default());
+        let mut settings = settings;
+        settings.apply_flags(&["solver=gromov".to_string()]).unwrap();
+        assert_eq!(inference(&settings, ["a", "b"]).unwrap().solver, Solver::Gromov(gromov::Options::default()));
     }
 }

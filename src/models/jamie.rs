@@ -26,7 +26,7 @@
 use super::inference;
 use super::options::{Kind, OptionSpec, Per, Value};
 use super::settings::Settings;
-use super::{Losses, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stopping};
+use super::{Facts, Labels, Losses, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stopping};
 use crate::correspondence::Inference;
 use crate::engine::nn::{BatchNorm, Linear};
 use crate::engine::ops::activation::Activation;
@@ -47,6 +47,7 @@ pub const SPEC: ModelSpec = ModelSpec {
     takes_missing: false,
     resolve,
     inference: asked,
+    labels: |_| Ok(Labels::Unused),
     imputation_remark,
     build: |s, settings, modalities| Ok(Box::new(Jamie::new(s, settings, modalities)?)),
 };
@@ -97,6 +98,11 @@ static OPTIONS: &[OptionSpec] = &[
     inference::EPS,
     inference::RHO,
     inference::DELAY,
+    inference::SOLVER,
+    inference::EPSILON,
+    inference::ROUNDS,
+    inference::MARGINALS,
+    inference::RELAX,
     option(
         "pair_fraction",
         Per::Run,
@@ -167,7 +173,7 @@ pub struct Jamie {
     phases: Vec<Phase>,
 }
 
-fn resolve(settings: &mut Settings, modalities: &[Modality], cells: usize) -> Result<()> {
+fn resolve(settings: &mut Settings, &Facts { modalities, cells, .. }: &Facts) -> Result<()> {
     if modalities.len() != 2 {
         return Err(Error::usage(format!(
             "jamie pairs two modalities, there are {}: import the two that you want, or train coupled",
@@ -368,7 +374,7 @@ mod tests {
             names.iter().zip(features).map(|(n, f)| Modality { name: n.clone(), features: f, deviations: vec![1.0; f] }).collect();
         let mut settings = Settings::new(SPEC.name, SPEC.options, &names).unwrap();
         settings.apply_flags(&flags.iter().map(|f| f.to_string()).collect::<Vec<_>>()).unwrap();
-        resolve(&mut settings, &modalities, 1000).unwrap();
+        resolve(&mut settings, &Facts { modalities: &modalities, cells: 1000, pairs: 1000, classes: 0 }).unwrap();
         let mut s = Step::new(Device::cpu(), 3, Precision::F32).unwrap();
         let model = (SPEC.build)(&mut s, &settings, &modalities).unwrap();
         (s, model)
@@ -399,7 +405,12 @@ mod tests {
         s.begin(true, 1, 0).unwrap();
         let x = ["a", "b"].map(|n| init::uniform(1, n, 400 * 20, 1.0)).map(|v| s.constant([400, 20], &v));
         let mut losses = Vec::new();
-        model.losses(&mut s, 0, &Minibatch { x: &x, pairs: &[Var::NONE], inferred: Var::NONE }, &mut losses);
+        model.losses(
+            &mut s,
+            0,
+            &Minibatch { x: &x, pairs: &[Var::NONE], inferred: Var::NONE, labels: &[], anchors: 0, shared: &[] },
+            &mut losses,
+        );
         assert_eq!(losses.len(), model.terms(0).len());
         let value = |s: &mut Step, term: &str| {
             let at = model.terms(0).iter().position(|t| t == term).unwrap();
@@ -417,6 +428,6 @@ mod tests {
         let names = ["a", "b", "c"].map(str::to_string);
         let modalities = names.clone().map(|name| Modality { name, features: 3, deviations: vec![1.0; 3] });
         let mut settings = Settings::new(SPEC.name, SPEC.options, &names).unwrap();
-        assert_eq!(resolve(&mut settings, &modalities, 10).unwrap_err().exit_code(), 2);
+        assert_eq!(resolve(&mut settings, &Facts { modalities: &modalities, cells: 10, pairs: 0, classes: 0 }).unwrap_err().exit_code(), 2);
     }
 }

@@ -4,6 +4,7 @@
 //! It knows no file, no loop and no device; [`crate::train`] drives all of them by the [`Model`] trait.
 
 pub mod coupled;
+pub mod cross_modal;
 pub mod inference;
 pub mod jamie;
 pub mod options;
@@ -35,9 +36,17 @@ pub struct Minibatch<'a> {
     pub x: &'a [Var],
     /// The weights [B, 1] of the pairs of modalities (0,1), (0,2), .. (1,2), ..; [`Var::NONE`] where every slot is a pair.
     pub pairs: &'a [Var],
-    /// The inferred correspondence [B, B] of the rows of x[0] and x[1], for a model that asks for one; [`Var::NONE`] where there is
+    /// The inferred correspondence [B, B] of the rows of the first two modalities, for a model that asks for one; [`Var::NONE`] where there is
     /// none, as for held-out cells.
     pub inferred: Var,
+    /// What is known of the cells [B, 1], a modality each: their class's number, or a marker's value; NaN where nothing is known.
+    /// Empty for a model that learns from no labels.
+    pub labels: &'a [Var],
+    /// How many rows at the end are known pairs, each a cell seen in both modalities where the pair's weight is above 0; the rows before
+    /// were drawn from each modality by itself. Only where [`Sampling::Separate`] asked for them.
+    pub anchors: usize,
+    /// What [`Model::begin_step`] left for all phases.
+    pub shared: &'a [Var],
 }
 
 /// The loss terms of a step, in the order of [`Model::terms`].
@@ -64,11 +73,21 @@ pub enum Sampling {
         /// The probability.
         pair_fraction: f64,
     },
+    /// An epoch is a pass over the largest modality; each modality's cells are shuffled by themselves (or kept in their order), and so
+    /// many known pairs are drawn besides for every minibatch.
+    Separate {
+        /// Pairs of a minibatch, at most as many as are known.
+        anchors: usize,
+        /// Whether cells are shuffled.
+        shuffle: bool,
+    },
 }
 
 /// When a training ends before its last epoch, and which weights it leaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Stopping {
+    /// Never; the last weights.
+    LastEpoch,
     /// When the held-out loss has not improved for `patience` epochs; the best weights.
     HeldOut,
     /// When, after `min_epochs`, the smallest minibatch loss of an epoch has not fallen by more than `min_increment` for `patience`
@@ -88,6 +107,10 @@ pub trait Model: Send {
 
     /// The names of a phase's loss terms: the columns of `history.csv`.
     fn terms(&self, phase: usize) -> &[String];
+
+    /// Computes, once a step and before its phases, what several of them start from; the phases find it in [`Minibatch::shared`], with
+    /// its gradients' way back.
+    fn begin_step(&self, _s: &mut Step, _cells: &Minibatch, _shared: &mut Vec<Var>) {}
 
     /// Computes the loss terms of a phase for a minibatch and appends them to `losses`, with their weights; outside training a term
     /// that needs a correspondence which is not there is [`Var::NONE`].
@@ -119,11 +142,45 @@ pub trait Model: Send {
         Stopping::HeldOut
     }
 
+    /// The logits of the classes [B, classes] from a code [B, latent], where the model has a class head.
+    fn classify(&self, _s: &mut Step, _z: Var) -> Option<Var> {
+        None
+    }
+
+    /// What the learning rate of a step (from 1) is multiplied by.
+    fn rate(&self, _step: u64) -> f64 {
+        1.0
+    }
+
     /// Called before each epoch (from 1): annealed weights are turned here.
     fn begin_epoch(&self, _s: &mut Step, _epoch: usize) {}
 
     /// Called after the optimiser has moved a phase's parameters, in the same step: bounds on parameters are kept here.
     fn after_step(&self, _s: &mut Step, _phase: usize, _ledger: &Ledger) {}
+}
+
+/// What [`ModelSpec::resolve`] may look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The modalities.
+    pub modalities: &'a [Modality],
+    /// Training cells of the largest.
+    pub cells: usize,
+    /// Known pairs that training may use.
+    pub pairs: usize,
+    /// The classes of the label column, 0 without one.
+    pub classes: usize,
+}
+
+/// What a model is told of its cells' labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Labels {
+    /// Nothing.
+    Unused,
+    /// The number of the class.
+    Classes,
+    /// The label as a number, standardised over the training cells.
+    Numbers,
 }
 
 /// Builds a model on an engine for the modalities of a data set.
@@ -142,7 +199,9 @@ pub struct ModelSpec {
     /// Whether it takes modalities with missing values.
     pub takes_missing: bool,
     /// Works out what is `auto` from the data.
-    pub resolve: fn(&mut Settings, &[Modality], cells: usize) -> Result<()>,
+    pub resolve: fn(&mut Settings, &Facts) -> Result<()>,
+    /// Whether and how the model learns from labels, where there are any.
+    pub labels: fn(&Settings) -> Result<Labels>,
     /// How the correspondence of the first two modalities is to be inferred, if the model learns from one.
     pub inference: fn(&Settings, &[Modality]) -> Result<Option<Inference>>,
     /// What somebody who imputes with a run of these settings should know, in a line.
@@ -152,7 +211,7 @@ pub struct ModelSpec {
 }
 
 /// The models there are.
-pub static MODELS: &[ModelSpec] = &[coupled::SPEC, jamie::SPEC];
+pub static MODELS: &[ModelSpec] = &[coupled::SPEC, jamie::SPEC, cross_modal::SPEC];
 
 /// The model of that name; the error lists them.
 pub fn by_name(name: &str) -> Result<&'static ModelSpec> {

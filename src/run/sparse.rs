@@ -53,6 +53,18 @@ impl Sparse {
         out
     }
 
+    /// Of rows given as lists of columns and values, in any order.
+    pub fn of_rows(columns: usize, rows: impl Iterator<Item = Vec<(usize, f32)>>) -> Sparse {
+        let mut out = Sparse { columns, indptr: vec![0], indices: Vec::new(), values: Vec::new() };
+        for mut row in rows {
+            row.sort_unstable_by_key(|e| e.0);
+            out.indices.extend(row.iter().map(|e| e.0 as i32));
+            out.values.extend(row.iter().map(|e| e.1));
+            out.indptr.push(out.indices.len() as i64);
+        }
+        out
+    }
+
     /// The column of the largest entry of each row, the first where entries tie; none where no entry is above 0.
     pub fn best_columns(dense: &[f32], columns: usize) -> Vec<Option<usize>> {
         let best = |row: &[f32]| (0..columns).filter(|&c| row[c] > 0.0).reduce(|a, b| if row[b] > row[a] { b } else { a });

@@ -61,11 +61,11 @@ impl Inferred {
                 cells.push(input.preprocessed(modality, rows)?);
             }
             let matrix = |m: usize| Matrix::new(&cells[m], shape[m], dataset.modality(m).features());
-            let (solution, device) = correspondence::infer(device, [matrix(0), matrix(1)], how, Some(stop), told)?;
+            let (f, device) = correspondence::infer(device, [matrix(0), matrix(1)], how, Some(stop), told)?;
             for (modality, rows) in dataset.modalities().iter().zip(rows) {
                 run.write_ids(&format!("F.{}", modality.name()), rows.iter().map(|&r| modality.cell_id(r as usize)))?;
             }
-            run.write_matrix("F.npy", &solution.correspondence, shape[1])?;
+            run.write_matrix("F.npy", &f, shape[1])?;
             device
         };
         let mapped = MappedArray::open(&path)?;

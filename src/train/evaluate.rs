@@ -16,7 +16,7 @@ use crate::metrics::{
 use std::path::Path;
 
 /// As many cells of a part, held out or trained on, enter the errors of a modality or a direction; more are drawn evenly.
-const MOST: usize = 4096;
+pub(crate) const MOST: usize = 4096;
 
 impl Trained {
     /// Measures the run on a dataset; `labels` names a column, else the run's, else the dataset's default.
@@ -25,6 +25,7 @@ impl Trained {
         let column = labels.or(self.config.labels.as_deref()).or(dataset.default_label());
         let labels = column.map(|c| dataset.label(c)).transpose()?;
         let (latent, seed) = (self.latent(), self.config.seed);
+        let learnt = self.classes_learnt(column);
         let session = self.session(dataset)?;
         let mut embeddings = Vec::new();
         for (m, modality) in dataset.modalities().iter().enumerate() {
@@ -46,6 +47,10 @@ impl Trained {
         });
         if let Some(labels) = &labels {
             metrics.note(format!("labels: column {}", labels.column));
+            // The head knows classes by their number among those it was trained on.
+            if learnt.as_ref() == Some(&labels.classes) {
+                head_accuracy(session, dataset, labels, &embeddings, &split, &mut metrics)?;
+            }
         }
         let held_out = split.held.iter().flatten().any(|&h| h);
         for (wanted, suffix) in [(held_out, ""), (false, ".train")].into_iter().take(1 + usize::from(held_out)) {
@@ -66,8 +71,15 @@ impl Trained {
         Ok(metrics)
     }
 
+    /// The classes of a column as the run was trained on them, if it was that column.
+    fn classes_learnt(&self, column: Option<&str>) -> Option<Vec<String>> {
+        let own = Dataset::open(&self.config.dataset_from(self.dir())).ok()?;
+        let learnt = self.config.labels.as_deref().or(own.default_label())?;
+        (column == Some(learnt)).then(|| own.label(learnt).ok().map(|l| l.classes))?
+    }
+
     /// Which cells training never saw: those that the run held out, or every cell of another dataset.
-    fn split(&self, dataset: &Dataset) -> Result<Split> {
+    pub(crate) fn split(&self, dataset: &Dataset) -> Result<Split> {
         let own = self.config.dataset_from(self.dir());
         if !same_values(dataset, &own) {
             return Ok(Split { held: dataset.modalities().iter().map(|m| vec![true; m.cells()]).collect() });
@@ -77,6 +89,32 @@ impl Trained {
             Some(text) => split::split(dataset, &Holdout::parse(text)?, self.config.seed),
         }
     }
+}
+
+/// `head_accuracy.A`: how often the model's own class head is right, on held-out and on training cells.
+fn head_accuracy(
+    session: &mut Session,
+    dataset: &Dataset,
+    labels: &Labels,
+    embeddings: &[Vec<f32>],
+    split: &Split,
+    metrics: &mut Metrics,
+) -> Result<()> {
+    let any_held = split.held.iter().flatten().any(|&h| h);
+    for (m, modality) in dataset.modalities().iter().enumerate() {
+        let Some(said) = session.classes(&embeddings[m])? else { return Ok(()) };
+        for (held_out, suffix) in [(any_held, ""), (false, ".train")].into_iter().take(1 + usize::from(any_held)) {
+            let (mut right, mut of) = (0usize, 0usize);
+            for ((said, label), held) in said.iter().zip(&labels.rows[m]).zip(&split.held[m]) {
+                if let Some(label) = label.filter(|_| *held == held_out) {
+                    of += 1;
+                    right += usize::from(*said == label);
+                }
+            }
+            metrics.set_some(format!("head_accuracy.{}{suffix}", modality.name()), (of > 0).then(|| right as f64 / of as f64));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a dataset is the one in `own`, or holds the same values in the same order.
@@ -180,11 +218,10 @@ impl Errors<'_> {
 
     /// At most [`MOST`] of `all`, evenly.
     fn some<T: Copy>(&mut self, all: &[T]) -> Vec<T> {
-        if all.len() <= MOST {
-            return all.to_vec();
+        if all.len() > MOST {
+            self.out.note(format!("errors, correlations and baselines are of {MOST} of the cells, drawn evenly"));
         }
-        self.out.note(format!("errors, correlations and baselines are of {MOST} of the cells, drawn evenly"));
-        (0..MOST).map(|i| all[i * all.len() / MOST]).collect()
+        at_most(MOST, all)
     }
 
     /// Rows of a modality in standardised units; missing values are NaN.
@@ -209,6 +246,11 @@ impl Errors<'_> {
         values.chunks_exact_mut(p.features()).for_each(|row| standardise(row, p.unit_mean(), p.unit_sd()));
         Ok(values)
     }
+}
+
+/// At most so many of `all`, evenly.
+pub(crate) fn at_most<T: Copy>(most: usize, all: &[T]) -> Vec<T> {
+    if all.len() <= most { all.to_vec() } else { (0..most).map(|i| all[i * all.len() / most]).collect() }
 }
 
 fn standardise(row: &mut [f32], mean: &[f32], sd: &[f32]) {

@@ -138,6 +138,22 @@ impl Input {
         Ok(out)
     }
 
+    /// Preprocessed values x [rows, features] as a model is given them: `out` [rows, width].
+    pub fn project(&self, x: &[f32], out: &mut [f32]) {
+        match &self.projection {
+            None => out.copy_from_slice(x),
+            Some(p) => p.forward(x, x.len() / p.centre.len(), out),
+        }
+    }
+
+    /// One preprocessed feature of a cell that a model made, `y` `[width]`.
+    pub fn feature(&self, y: &[f32], feature: usize) -> f32 {
+        let Some(p) = &self.projection else { return y[feature] };
+        let column = p.components.iter().skip(feature).step_by(p.centre.len());
+        let sum: f64 = y.iter().zip(column).map(|(s, v)| (s * p.deviation + p.mean) as f64 * *v as f64).sum();
+        (sum + p.centre[feature] as f64) as f32
+    }
+
     /// What a model makes of cells, `y` [rows, width], as preprocessed features: `out` [rows, features].
     pub fn features(&self, y: &[f32], out: &mut Vec<f32>) {
         out.clear();
@@ -249,10 +265,14 @@ mod tests {
         let variance = scores.iter().map(|&s| (s as f64 - mean).powi(2)).sum::<f64>() / scores.len() as f64;
         assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4, "{mean} {variance}");
         input.features(&scores, &mut back);
+        let mut projected = vec![0.0; 150 * 100];
         let mut plain = Input::fit(m, &rows, &recipe, 0, 0).unwrap();
         let mut x = vec![0.0; 150 * 100];
         plain.rows(m, &rows, &mut x).unwrap();
         assert!(x.iter().zip(&back).all(|(x, y)| (x - y).abs() < 1e-4), "what comes back is what went in");
+        input.project(&x, &mut projected);
+        assert_eq!(projected, scores);
+        assert!((0..100).all(|f| (input.feature(&scores[..100], f) - back[f]).abs() < 1e-5), "one feature is as good as all");
         // One row at a time gives the same numbers as all at once.
         let mut one = vec![0.0; 100];
         input.rows(m, &[77], &mut one).unwrap();

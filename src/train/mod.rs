@@ -11,6 +11,7 @@ pub mod correspondence;
 pub mod evaluate;
 pub mod feed;
 pub mod input;
+pub mod labels;
 pub mod prepare;
 pub mod session;
 pub mod stepper;
@@ -192,7 +193,7 @@ impl<'a> Training<'a> {
         };
         let mut training = Training {
             epochs: settings.get("epochs")?.count()?,
-            patience: settings.get("patience")?.count()?,
+            patience: if settings.has("patience") { settings.get("patience")?.count()? } else { 0 },
             select_sum: settings.get("select")?.word()? == "sum",
             request,
             run,

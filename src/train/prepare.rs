@@ -3,8 +3,9 @@
 use super::correspondence::{Blocks, Inferred};
 use super::feed::{self, Feed};
 use super::input::Input;
+use super::labels::{self, LabelFeed};
 use super::session::Session;
-use super::stepper::{MOST_MODALITIES, Stepper};
+use super::stepper::{MOST_MODALITIES, Stepper, Ways};
 use super::{TrainRequest, enough_cells};
 use crate::data::Dataset;
 use crate::data::plan::{Plan, Unit};
@@ -15,7 +16,7 @@ use crate::engine::Step;
 use crate::error::{Error, Result};
 use crate::models::options::Value;
 use crate::models::settings::Settings;
-use crate::models::{Modality, Sampling};
+use crate::models::{Facts, Labels, Modality, Sampling};
 use crate::run::{Config, ModalityShape, Run};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,10 @@ pub struct Prepared {
     pub parameters: usize,
     /// Cells of a minibatch and minibatches of an epoch.
     pub batch: (usize, usize),
+    /// Known pairs beside a minibatch's cells, for a model that takes them so.
+    pub anchors: usize,
+    /// The label column that the model learns from, and its number of classes.
+    pub labels: Option<(String, usize)>,
 }
 
 /// A modality as it is trained on.
@@ -102,7 +107,10 @@ impl Preparation {
         }
         let modalities = model_modalities(dataset, &inputs);
         let cells = training_rows.iter().map(Vec::len).max().unwrap_or(0);
-        (request.model.resolve)(&mut settings, &modalities, cells)?;
+        let labels = label_values(request, &settings, &training_rows)?;
+        let classes = labels.as_ref().map_or(0, |l| l.classes);
+        let facts = Facts { modalities: &modalities, cells, pairs: used.len(), classes };
+        (request.model.resolve)(&mut settings, &facts)?;
         let described = device.describe();
         let run = open_run(request, &settings, &described)?;
         let (inferred, device) = match (request.model.inference)(&settings, &modalities)? {
@@ -121,6 +129,7 @@ impl Preparation {
         let plan = match model.sampling() {
             Sampling::Passes => Plan::new(request.seed, batch, training_rows.clone(), used),
             Sampling::Draws { pair_fraction } => Plan::drawn(request.seed, batch, training_rows.clone(), used, pair_fraction),
+            Sampling::Separate { anchors, shuffle } => Plan::separate(request.seed, batch, training_rows.clone(), used, anchors, shuffle),
         };
         enough_cells(&*model, &plan, request.model)?;
         let held = (held_rows.iter().all(|r| r.len() >= model.smallest_batch()))
@@ -147,7 +156,9 @@ impl Preparation {
                 Some(Blocks::new(&mut step, f, slots, batch, whole)?)
             }
         };
-        let stepper = Stepper::new(&mut step, &*model, feeds, blocks, slots, fully_paired)?;
+        let learnt_from = labels.as_ref().map(|l| (l.column.clone(), l.classes));
+        let labels = labels.map(|l| LabelFeed::new(&mut step, l.values, slots)).transpose()?;
+        let stepper = Stepper::new(&mut step, &*model, Ways { feeds, blocks, labels }, slots, fully_paired)?;
         let told = |m: usize| {
             let (data, features) = (dataset.modality(m), dataset.modality(m).features());
             PreparedModality {
@@ -164,11 +175,31 @@ impl Preparation {
             modalities: (0..modalities.len()).map(told).collect(),
             pairs,
             parameters: step.params().count(),
-            batch: (plan.batch(), plan.steps()),
+            batch: (plan.batch() - plan.anchors(), plan.steps()),
+            anchors: plan.anchors(),
+            labels: learnt_from,
         };
         let session = Session::new(step, model, inputs);
         Ok(Preparation { session, stepper, plan, held, training_rows, settings, run, prepared })
     }
+}
+
+/// The labels that a model learns from.
+struct LabelValues {
+    column: String,
+    classes: usize,
+    values: Vec<Vec<f32>>,
+}
+
+/// Those of the column that was asked for, or of the default column, if the model wants any and there are some.
+fn label_values(request: &TrainRequest, settings: &Settings, training: &[Vec<u32>]) -> Result<Option<LabelValues>> {
+    let use_of = (request.model.labels)(settings)?;
+    let Some(column) = request.labels.as_deref().or(request.dataset.default_label()).filter(|_| use_of != Labels::Unused) else {
+        return Ok(None);
+    };
+    let labels = request.dataset.label(column)?;
+    let values = labels::numbers(request.dataset, &labels, training, use_of)?;
+    Ok(Some(LabelValues { column: column.to_string(), classes: labels.classes.len(), values }))
 }
 
 fn check_modalities(dataset: &Dataset) -> Result<()> {

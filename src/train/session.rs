@@ -34,7 +34,15 @@ impl Session {
 
     /// Puts `rows` of a modality on the device and begins an evaluation step on them; x [rows, features]. At most [`CHUNK`] rows.
     fn begin_on(&mut self, dataset: &Dataset, modality: usize, rows: &[u32]) -> Result<Var> {
+        self.host.resize(rows.len() * self.inputs[modality].width(), 0.0);
+        self.inputs[modality].rows(dataset.modality(modality), rows, &mut self.host)?;
+        self.begin_on_host(modality)
+    }
+
+    /// The same with the model's inputs in `self.host`.
+    fn begin_on_host(&mut self, modality: usize) -> Result<Var> {
         let width = self.inputs[modality].width();
+        let rows = self.host.len() / width;
         let stage = match self.stages[modality] {
             Some(v) => v,
             None => {
@@ -44,12 +52,53 @@ impl Session {
                 v
             }
         };
-        self.host.resize(rows.len() * width, 0.0);
-        self.inputs[modality].rows(dataset.modality(modality), rows, &mut self.host)?;
         self.step.upload(stage, &self.host)?;
         self.step.begin(false, 0, 0)?;
-        let x = self.step.part(stage, 0, rows.len() * width);
-        Ok(self.step.reshaped(x, [rows.len(), width]))
+        let x = self.step.part(stage, 0, rows * width);
+        Ok(self.step.reshaped(x, [rows, width]))
+    }
+
+    /// Runs `f` on cells that need not be in a dataset, x [rows, features] after the modality's preprocessing steps; `values`
+    /// becomes its result. Any number of rows.
+    fn each_made(
+        &mut self,
+        modality: usize,
+        x: &[f32],
+        f: impl Fn(&dyn Model, &mut Step, Var) -> Var,
+        values: &mut Vec<f32>,
+    ) -> Result<()> {
+        let (features, width) = (self.inputs[modality].preprocess().features(), self.inputs[modality].width());
+        values.clear();
+        for x in x.chunks(CHUNK * features) {
+            self.host.resize(x.len() / features * width, 0.0);
+            self.inputs[modality].project(x, &mut self.host);
+            let x = self.begin_on_host(modality)?;
+            let y = f(&*self.model, &mut self.step, x);
+            let done = values.len();
+            values.resize(done + self.step.size(y), 0.0);
+            self.step.download_into(y, &mut values[done..])?;
+            self.step.finish()?;
+        }
+        Ok(())
+    }
+
+    /// The codes [rows, latent] of cells x [rows, features], which are preprocessed values and need not be in a dataset.
+    pub fn embed_made(&mut self, modality: usize, x: &[f32], codes: &mut Vec<f32>) -> Result<()> {
+        self.each_made(modality, x, |m, s, x| m.encode(s, modality, x), codes)
+    }
+
+    /// Feature `feature` of `to`, one value a row in the model's units, for cells x [rows, features of `from`] as above.
+    pub fn impute_made(&mut self, [from, to]: [usize; 2], feature: usize, x: &[f32], imputed: &mut Vec<f32>) -> Result<()> {
+        let decode = |m: &dyn Model, s: &mut Step, x: Var| {
+            let z = m.encode(s, from, x);
+            m.decode(s, to, z)
+        };
+        let mut y = Vec::new();
+        self.each_made(from, x, decode, &mut y)?;
+        let back = &self.inputs[to];
+        imputed.clear();
+        imputed.extend(y.chunks_exact(back.width()).map(|y| back.feature(y, feature)));
+        Ok(())
     }
 
     /// Runs `f` on every chunk of `rows` and hands its result's rows to `sink`.
@@ -93,6 +142,22 @@ impl Session {
             back.features(y, &mut features);
             sink(row, &features)
         })
+    }
+
+    /// The class that the model's head gives each of these codes [n, latent]; `None` where it has no head.
+    pub fn classes(&mut self, codes: &[f32]) -> Result<Option<Vec<u32>>> {
+        let latent = self.model.latent();
+        let mut out = Vec::with_capacity(codes.len() / latent.max(1));
+        for chunk in codes.chunks(CHUNK * latent) {
+            self.step.begin(false, 0, 0)?;
+            let z = self.step.constant([chunk.len() / latent, latent], chunk);
+            let Some(logits) = self.model.classify(&mut self.step, z) else { return Ok(None) };
+            let classes = self.step.dims(logits)[1];
+            let logits = self.step.download(logits)?;
+            let best = |row: &[f32]| (0..classes).reduce(|a, b| if row[b] > row[a] { b } else { a }).unwrap_or(0) as u32;
+            out.extend(logits.chunks_exact(classes).map(best));
+        }
+        Ok(Some(out))
     }
 
     /// Replaces batch norm's running statistics by those of `rows`, with nothing dropped and no noise: embeddings then do not

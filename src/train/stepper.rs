@@ -3,6 +3,7 @@
 use super::correspondence::Blocks;
 use super::feed::Feed;
 use super::input::Input;
+use super::labels::LabelFeed;
 use crate::data::dataset::Dataset;
 use crate::data::plan::Plan;
 use crate::device::launch::GraphId;
@@ -26,30 +27,43 @@ pub struct Stepper {
     weights: Vec<Var>,
     /// The inferred correspondence, for a model that learns from it.
     blocks: Option<Blocks>,
+    labels: Option<LabelFeed>,
     optimisers: Vec<Adam>,
     clips: Vec<f32>,
     ledgers: Vec<Ledger>,
     losses: Losses,
+    shared: Vec<Var>,
     term_vars: Vec<Var>,
     graph: Option<GraphId>,
     /// Steps since the engine last changed what it launches: a captured step needs warm memory.
     warm: u32,
 }
 
+/// How a minibatch's parts reach the device.
+pub struct Ways {
+    /// One a modality.
+    pub feeds: Vec<Feed>,
+    /// The inferred correspondence, for a model that learns from one.
+    pub blocks: Option<Blocks>,
+    /// The labels, for a model that learns from them.
+    pub labels: Option<LabelFeed>,
+}
+
+/// A minibatch's variables.
+struct Given {
+    x: [Var; MOST_MODALITIES],
+    pairs: [Var; MOST_PAIRS],
+    labels: [Var; MOST_MODALITIES],
+    inferred: Var,
+}
+
 /// Steps that run launch by launch before a step is captured.
 const WARM_UP: u32 = 2;
 
 impl Stepper {
-    /// For a model that has been built on `s`. `fully_paired`: no weights are needed. `blocks`: the correspondence that the model
-    /// learns from, if it does.
-    pub fn new(
-        s: &mut Step,
-        model: &dyn Model,
-        feeds: Vec<Feed>,
-        blocks: Option<Blocks>,
-        slots: usize,
-        fully_paired: bool,
-    ) -> Result<Stepper> {
+    /// For a model that has been built on `s`. `fully_paired`: no weights are needed.
+    pub fn new(s: &mut Step, model: &dyn Model, ways: Ways, slots: usize, fully_paired: bool) -> Result<Stepper> {
+        let Ways { feeds, blocks, labels } = ways;
         let k = feeds.len();
         let mut weights = Vec::new();
         s.end();
@@ -62,8 +76,8 @@ impl Stepper {
             ledgers.push(Ledger::new(s, model.terms(p).len())?);
         }
         let clips = model.phases().iter().map(|p| p.clip).collect();
-        let (losses, term_vars) = (Vec::new(), Vec::new());
-        Ok(Stepper { feeds, weights, blocks, optimisers, clips, ledgers, losses, term_vars, graph: None, warm: 0 })
+        let (losses, shared, term_vars) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Stepper { feeds, weights, blocks, labels, optimisers, clips, ledgers, losses, shared, term_vars, graph: None, warm: 0 })
     }
 
     /// Takes over an epoch's order and weights, for training or for held-out cells.
@@ -74,6 +88,9 @@ impl Stepper {
         // Held-out cells are in no correspondence.
         if let Some(blocks) = self.blocks.as_mut().filter(|_| training) {
             blocks.set_order(s, plan)?;
+        }
+        if let Some(labels) = &mut self.labels {
+            labels.set_order(s, plan)?;
         }
         for (p, &w) in self.weights.iter().enumerate().filter(|(_, w)| !w.is_none()) {
             s.upload(w, plan.weights(p))?;
@@ -93,7 +110,7 @@ impl Stepper {
             blocks.stage(s, plan, start, rows)?;
         }
         for o in &mut self.optimisers {
-            o.set_step(s, number, 1.0);
+            o.set_step(s, number, model.rate(number));
         }
         if let Some(graph) = self.graph {
             s.write_clock(number, start)?;
@@ -103,14 +120,14 @@ impl Stepper {
         s.begin(true, number, start)?;
         if self.warm < WARM_UP {
             self.warm += 1;
-            self.launch(s, model, rows);
+            self.launch(s, model, plan);
             return Ok(());
         }
         if s.on_cpu() {
-            self.launch(s, model, rows);
+            self.launch(s, model, plan);
             return Ok(());
         }
-        self.graph = s.capture(|s| self.launch(s, model, rows))?;
+        self.graph = s.capture(|s| self.launch(s, model, plan))?;
         if let Some(graph) = self.graph {
             s.replay(graph);
         }
@@ -118,14 +135,13 @@ impl Stepper {
     }
 
     /// Everything a step computes, phase by phase.
-    fn launch(&mut self, s: &mut Step, model: &dyn Model, rows: usize) {
-        let (x, pairs) = self.minibatch(s, rows);
-        let k = self.feeds.len();
-        let inferred = self.blocks.as_ref().map_or(Var::NONE, |b| b.minibatch(s, rows));
-        let cells = Minibatch { x: &x[..k], pairs: &pairs[..self.weights.len()], inferred };
+    fn launch(&mut self, s: &mut Step, model: &dyn Model, plan: &Plan) {
+        let given = self.given(s, plan.batch(), true);
+        self.begin_step(s, model, &given, plan.anchors());
+        s.keep_tape();
         for phase in 0..self.optimisers.len() {
-            self.losses.clear();
-            model.losses(s, phase, &cells, &mut self.losses);
+            s.train_only(Some(self.optimisers[phase].group()));
+            self.losses_of(s, model, phase, &given, plan.anchors());
             self.term_vars.clear();
             self.term_vars.extend(self.losses.iter().map(|(v, _)| *v));
             self.ledgers[phase].add(s, &self.term_vars);
@@ -137,17 +153,56 @@ impl Stepper {
             model.after_step(s, phase, &self.ledgers[phase]);
             s.forget_gradients();
         }
+        s.train_only(None);
     }
 
-    fn minibatch(&self, s: &mut Step, rows: usize) -> ([Var; MOST_MODALITIES], [Var; MOST_PAIRS]) {
-        let (mut x, mut pairs) = ([Var::NONE; MOST_MODALITIES], [Var::NONE; MOST_PAIRS]);
-        for (x, feed) in x.iter_mut().zip(&self.feeds) {
+    /// The minibatch of the step under way; in training with the inferred correspondence.
+    fn given(&self, s: &mut Step, rows: usize, training: bool) -> Given {
+        let mut given = Given {
+            x: [Var::NONE; MOST_MODALITIES],
+            pairs: [Var::NONE; MOST_PAIRS],
+            labels: [Var::NONE; MOST_MODALITIES],
+            inferred: Var::NONE,
+        };
+        for (x, feed) in given.x.iter_mut().zip(&self.feeds) {
             *x = feed.minibatch(s, rows);
         }
-        for (p, &w) in pairs.iter_mut().zip(&self.weights).filter(|(_, w)| !w.is_none()) {
+        for (p, &w) in given.pairs.iter_mut().zip(&self.weights).filter(|(_, w)| !w.is_none()) {
             *p = s.window(w, rows);
         }
-        (x, pairs)
+        if let Some(labels) = &self.labels {
+            given.labels = labels.minibatch(s, rows);
+        }
+        if let Some(blocks) = self.blocks.as_ref().filter(|_| training) {
+            given.inferred = blocks.minibatch(s, rows);
+        }
+        given
+    }
+
+    fn cells<'a>(&self, given: &'a Given, anchors: usize, shared: &'a [Var]) -> Minibatch<'a> {
+        let labels = self.labels.as_ref().map_or(0, LabelFeed::modalities);
+        Minibatch {
+            x: &given.x[..self.feeds.len()],
+            pairs: &given.pairs[..self.weights.len()],
+            inferred: given.inferred,
+            labels: &given.labels[..labels],
+            anchors,
+            shared,
+        }
+    }
+
+    fn begin_step(&mut self, s: &mut Step, model: &dyn Model, given: &Given, anchors: usize) {
+        let mut shared = std::mem::take(&mut self.shared);
+        shared.clear();
+        model.begin_step(s, &self.cells(given, anchors, &[]), &mut shared);
+        self.shared = shared;
+    }
+
+    fn losses_of(&mut self, s: &mut Step, model: &dyn Model, phase: usize, given: &Given, anchors: usize) {
+        let mut losses = std::mem::take(&mut self.losses);
+        losses.clear();
+        model.losses(s, phase, &self.cells(given, anchors, &self.shared), &mut losses);
+        self.losses = losses;
     }
 
     /// The loss terms of the slots `start .. start + rows` in evaluation: nothing is dropped, nothing learned. A term that needs what
@@ -167,10 +222,9 @@ impl Stepper {
         let mut values = Vec::new();
         for phase in 0..self.optimisers.len() {
             s.begin(false, 0, start)?;
-            let (x, pairs) = self.minibatch(s, rows);
-            let cells = Minibatch { x: &x[..self.feeds.len()], pairs: &pairs[..self.weights.len()], inferred: Var::NONE };
-            self.losses.clear();
-            model.losses(s, phase, &cells, &mut self.losses);
+            let given = self.given(s, rows, false);
+            self.begin_step(s, model, &given, plan.anchors());
+            self.losses_of(s, model, phase, &given, plan.anchors());
             for i in 0..self.losses.len() {
                 let mut term = [0.0f32];
                 let there = !self.losses[i].0.is_none();
@@ -239,11 +293,9 @@ impl Stepper {
             blocks.stage(s, plan, start, plan.batch())?;
         }
         s.begin(true, number, start)?;
-        let (x, pairs) = self.minibatch(s, plan.batch());
-        let inferred = self.blocks.as_ref().map_or(Var::NONE, |b| b.minibatch(s, plan.batch()));
-        let cells = Minibatch { x: &x[..self.feeds.len()], pairs: &pairs[..self.weights.len()], inferred };
-        self.losses.clear();
-        model.losses(s, phase as usize, &cells, &mut self.losses);
+        let given = self.given(s, plan.batch(), true);
+        self.begin_step(s, model, &given, plan.anchors());
+        self.losses_of(s, model, phase as usize, &given, plan.anchors());
         Ok(s.first_not_finite().unwrap_or("the loss").to_string())
     }
 }

@@ -9,9 +9,11 @@ pub mod activation;
 pub mod aggregate;
 pub mod batch_norm;
 pub mod batch_norm_images;
+pub mod classes;
 pub mod conv;
 pub mod distance;
 pub mod gemm;
+pub mod gromov;
 mod images;
 pub mod latent;
 pub mod ledger;
@@ -21,6 +23,8 @@ pub mod noise;
 pub mod prime_dual;
 pub mod reduce;
 pub mod rows;
+pub mod shape;
+pub mod sinkhorn;
 pub mod small;
 pub mod spectrum;
 #[cfg(test)]
@@ -32,11 +36,13 @@ pub mod whiten;
 mod tests {
     use super::activation::Activation::{Identity, Relu};
     use super::batch_norm::{BatchNormState, Running};
+    use super::classes::Target;
     use super::conv::ConvShape;
     use super::gemm::Layout;
     use super::ledger::Ledger;
     use super::losses::MissingIn::Observed;
     use super::prime_dual::Pace;
+    use super::sinkhorn::Masses;
     use super::small::Smallest;
     use super::testing::values;
     use super::transport::Towards;
@@ -62,6 +68,7 @@ mod tests {
         adam.set_step(&mut s, 1, 1.0);
         let pace = Pace { step: 0.01, penalty: 10.0 };
         let solver = s.prime_dual_state([rows, rows], pace).unwrap();
+        let transport = s.sinkhorn_state(&[-2.0; 9], &[-2.0; 9]).unwrap();
         s.begin(true, 1, 0).unwrap();
 
         let cells = s.gather(x, order, rows, Var::NONE, Var::NONE);
@@ -89,7 +96,13 @@ mod tests {
         let carried = s.transport(f, inverses, b, Towards::Rows);
         let [blended, _] = s.blend([z, carried], Var::NONE, inverses[0], 0.5);
         let more = [s.kl(a, b), s.mean_square(c, z), s.mean_square(blended, a)];
-        s.backward(&[terms[0], terms[1], terms[2], terms[3], more[0], more[1], more[2]].map(|t| (t, Weight::Fixed(1.0))));
+        let part = s.rows_part(a, 1, rows - 1);
+        let classes = s.constant([rows - 1, 1], &[1.0; 8]);
+        let code = s.one_hot(classes, 2, 2);
+        let wide = s.beside(part, code);
+        let adversarial = [s.cross_entropy(wide, Target::Labels(classes), Var::NONE), s.square_from(wide, 1.0)];
+        let losses: Vec<_> = terms.into_iter().chain(more).chain(adversarial).map(|t| (t, Weight::Fixed(1.0))).collect();
+        s.backward(&losses);
         s.clip_gradients(0, 1.0);
         adam.step(&mut s, &ledger);
         s.clamp_min(w, -1.0, &ledger);
@@ -122,11 +135,16 @@ mod tests {
         let (x, w) = (s.constant([1, 128 * 16], &values(2048, 1)), s.constant([4, 2048], &values(8192, 4)));
         let shape = ConvShape { channels_in: 128, channels_out: 4, height: 4, width: 4, kernel: 4, stride: 2, padding: 1 };
         s.conv2d(x, w, bias, shape, Relu);
-        // The correspondence solver's.
+        // The correspondence solvers'.
         let (table, y) = (s.constant([rows, rows], &values(81, 7)), s.alloc([1, 1]));
         s.prime_dual_move(&solver, table, 1, pace);
         s.inner_product(&solver, y, table, table, Var::NONE);
         s.scaled_residual(&solver, table, y, solver.f, y);
+        let plan = s.alloc([rows, rows]);
+        s.sinkhorn_round(&transport, table, 0.1, Masses::Exact, Masses::AtMost);
+        s.sinkhorn_plan(&transport, plan, table, 0.1);
+        s.row_products(transport.f, table, table, Var::NONE);
+        s.gromov_cost(table, transport.f, transport.g, 1.0, 0.0);
         s.finish().unwrap();
         match s.device() {
             Device::Kernels(k) => k.0.launched().into_iter().collect(),

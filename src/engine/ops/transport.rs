@@ -4,7 +4,7 @@
 //!   block       F_rs = F[rows[start + r], columns[start + s]]: the minibatch's part of the whole correspondence; no gradient
 //!   inverses    u_r = 1/Σ_s F_rs,  v_s = 1/Σ_r F_rs, 0 where the sum is 0: what makes weighted means of the rows of F and of Fᵀ
 //!   transport   y = u ⊙ (F c), or v ⊙ (Fᵀ c)                                           backward  dc = Fᵀ (u ⊙ dy), or F (v ⊙ dy)
-//!   blend       w_r = ρ p_r + (1-ρ) [u_r > 0],  y_r = (ρ p_r z_r + (1-ρ) [u_r > 0] t_r)/w_r, 0 where w_r is: known partners z of
+//!   blend       q_r = 1 where u_r > 0, else 0;  w_r = ρ p_r + (1-ρ) q_r,  y_r = (ρ p_r z_r + (1-ρ) q_r t_r)/w_r, 0 where w_r is: known partners z of
 //!               confidence p and carried codes t as one mean and its weight       backward  dz, dt = their shares of dy
 //!   shapes      F [B cells, B cells], whole [m, n], rows and columns [1, ≥ start + B] of u32, u, v, p, w [B, 1], c, y, z, t [B, latent]
 //!   kernels     gather_block, inverse_row_sums, inverses, scale_rows, blend_fwd, blend_bwd (kernels/transport.cu), column_sum, gemm

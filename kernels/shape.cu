@@ -1,0 +1,21 @@
+// shape.cu                                               math and shapes: src/engine/ops/shape.rs
+// add_to       bytes 12*n       beside_fwd   bytes 8*B*(p+q)       beside_bwd   bytes 8*B*D (+ 4*B*D where it adds)
+// one thread an element, any size, no alignment required. measured: not yet on a GPU
+#include "common.cuh"
+
+extern "C" __global__ void add_to(float* y, const float* x, int n) {
+    const int i = global_index();
+    if (i < n) y[i] += x[i];
+}
+
+extern "C" __global__ void beside_fwd(float* y, const float* a, const float* b, int rows, int p, int q) {
+    const int i = global_index();
+    if (i >= rows * (p + q)) return;
+    const int r = i / (p + q), c = i % (p + q);
+    y[i] = c < p ? a[r * p + c] : b[r * q + c - p];
+}
+
+extern "C" __global__ void beside_bwd(float* d, const float* dy, int rows, int cols, int first, int all, int add) {
+    const int i = global_index();
+    if (i < rows * cols) d[i] = (add ? d[i] : 0.0f) + dy[static_cast<size_t>(i / cols) * all + first + i % cols];
+}

@@ -1,0 +1,137 @@
+//! Parts of a matrix and matrices side by side.
+//!
+//!   detached    y = x, through which no gradient passes
+//!   rows_part   y_r = x_{first + r}                        dx_{first + r} += dy_r; y lies where x does, nothing is copied
+//!   beside      y = (a | b)                                da, db: their columns of dy
+//!   shapes      x [B, D], y [rows, D]; a [B, p], b [B, q], y [B, p + q]
+//!   kernels     add_to, beside_fwd, beside_bwd                                         (kernels/shape.cu)
+
+use crate::device::launch::Grid;
+use crate::engine::tape::{Node, Op};
+use crate::engine::{Step, Var};
+
+static ROWS_PART: Op = Op { name: "rows_part", backward: rows_part_backward };
+static BESIDE: Op = Op { name: "beside", backward: beside_backward };
+
+impl Step {
+    /// The same values as a constant.
+    pub fn detached(&mut self, x: Var) -> Var {
+        self.reshaped(x, self.dims(x))
+    }
+
+    /// Rows `first..first + rows` of x.
+    #[track_caller]
+    pub fn rows_part(&mut self, x: Var, first: usize, rows: usize) -> Var {
+        let [all, cols] = self.dims(x);
+        assert!(first + rows <= all, "rows_part: rows {first}..{} of {all}", first + rows);
+        let flat = self.part(x, first * cols, rows * cols);
+        let y = self.reshaped(flat, [rows, cols]);
+        self.record(&ROWS_PART, [x], y, [0.0; 4], [first as u32, 0, 0, 0]);
+        y
+    }
+
+    /// a's columns, then b's. a [B, p], b [B, q]; result [B, p + q].
+    #[track_caller]
+    pub fn beside(&mut self, a: Var, b: Var) -> Var {
+        let ([rows, p], [rows_b, q]) = (self.dims(a), self.dims(b));
+        assert_eq!(rows, rows_b, "beside: a is [{rows}, {p}], b is [{rows_b}, {q}]");
+        let y = self.alloc([rows, p + q]);
+        if self.on_cpu() {
+            let ([y], [a, b]) = self.views([y], [a, b]);
+            for (r, y) in y.chunks_exact_mut((p + q).max(1)).enumerate() {
+                y[..p].copy_from_slice(&a[r * p..(r + 1) * p]);
+                y[p..].copy_from_slice(&b[r * q..(r + 1) * q]);
+            }
+        } else {
+            let args = [self.ptr(y), self.ptr(a), self.ptr(b), rows.into(), p.into(), q.into()];
+            self.launch("beside_fwd", Grid::over(rows * (p + q)), &args);
+        }
+        self.record(&BESIDE, [a, b], y, [0.0; 4], [0; 4]);
+        y
+    }
+}
+
+fn rows_part_backward(s: &mut Step, node: &Node) {
+    let (x, first) = (node.x[0], node.n[0] as usize);
+    let dy = s.grad(node.y).expect("the gradient has arrived");
+    let (dx, add) = s.grad_slot(x);
+    if !add {
+        s.zero(dx);
+    }
+    let (cols, n) = (s.dims(x)[1], s.size(dy));
+    let part = s.part(dx, first * cols, n);
+    if s.on_cpu() {
+        let ([part], [dy]) = s.views([part], [dy]);
+        part.iter_mut().zip(dy).for_each(|(d, dy)| *d += dy);
+    } else {
+        let args = [s.ptr(part), s.ptr(dy), n.into()];
+        s.launch("add_to", Grid::over(n), &args);
+    }
+}
+
+fn beside_backward(s: &mut Step, node: &Node) {
+    let [a, b, ..] = node.x;
+    let dy = s.grad(node.y).expect("the gradient has arrived");
+    let [rows, all] = s.dims(dy);
+    let p = s.dims(a)[1];
+    for (v, first) in [(a, 0), (b, p)] {
+        if !s.wants(v) {
+            continue;
+        }
+        let (d, add) = s.grad_slot(v);
+        let cols = s.dims(v)[1];
+        if s.on_cpu() {
+            let ([d], [dy]) = s.views([d], [dy]);
+            for (d, dy) in d.chunks_exact_mut(cols.max(1)).zip(dy.chunks_exact(all)) {
+                d.iter_mut().zip(&dy[first..]).for_each(|(d, dy)| *d = if add { *d + dy } else { *dy });
+            }
+        } else {
+            let args = [s.ptr(d), s.ptr(dy), rows.into(), cols.into(), first.into(), all.into(), add.into()];
+            s.launch("beside_bwd", Grid::over(rows * cols), &args);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+
+    #[test]
+    fn parts_of_rows_pass_their_gradients_to_their_place() {
+        prove(&[operand([7, 3], 1)], 1e-6, |s, v| s.rows_part(v[0], 2, 4), |x| x[0][6..18].to_vec());
+        // Two parts that overlap: what one leaves out stays 0, what both have is added.
+        prove(
+            &[operand([5, 2], 1)],
+            1e-6,
+            |s, v| {
+                let (a, b) = (s.rows_part(v[0], 0, 3), s.rows_part(v[0], 1, 3));
+                s.beside(a, b)
+            },
+            |x| (0..3).flat_map(|r| [x[0][2 * r], x[0][2 * r + 1], x[0][2 * r + 2], x[0][2 * r + 3]]).collect(),
+        );
+    }
+
+    #[test]
+    fn matrices_side_by_side_share_the_gradient() {
+        for [rows, p, q] in [[1, 1, 1], [5, 3, 2], [33, 7, 20], [4, 0, 3]] {
+            let row = |x: &[Vec<f64>], r: usize| [&x[0][r * p..(r + 1) * p], &x[1][r * q..(r + 1) * q]].concat();
+            prove(
+                &[operand([rows, p], 1), operand([rows, q], 2)],
+                1e-6,
+                |s, v| s.beside(v[0], v[1]),
+                |x| (0..rows).flat_map(|r| row(x, r)).collect(),
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_passes_through_what_is_detached() {
+        for (device, mut s) in steps() {
+            s.begin(true, 1, 0).unwrap();
+            let x = s.leaf([2, 2], &[1.0, 2.0, 3.0, 4.0]);
+            let y = s.detached(x);
+            assert!(!s.wants(y), "{device}");
+            assert_eq!(s.download(y).unwrap(), [1.0, 2.0, 3.0, 4.0], "{device}");
+        }
+    }
+}
