@@ -49,6 +49,7 @@ pub const SPEC: ModelSpec = ModelSpec {
     summary: "coupled autoencoders (Gala 2019): one code for the same cells in two or more modalities, missing entries allowed",
     options: OPTIONS,
     count_recipe: "counts10k-log1p,standardise",
+    image_sides: |_| Ok(None),
     takes_missing: true,
     resolve,
     inference: |_, _| Ok(None),

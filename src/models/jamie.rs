@@ -44,6 +44,7 @@ pub const SPEC: ModelSpec = ModelSpec {
     summary: "JAMIE (Kalafut 2023): two variational autoencoders that share the latent vectors of corresponding cells",
     options: OPTIONS,
     count_recipe: "counts10k-log1p,standardise",
+    image_sides: |_| Ok(None),
     takes_missing: false,
     resolve,
     inference: asked,
@@ -370,8 +371,11 @@ mod tests {
 
     fn built(features: [usize; 2], flags: &[&str]) -> (Step, Box<dyn Model>) {
         let names = ["a", "b"].map(str::to_string);
-        let modalities: Vec<Modality> =
-            names.iter().zip(features).map(|(n, f)| Modality { name: n.clone(), features: f, deviations: vec![1.0; f] }).collect();
+        let modalities: Vec<Modality> = names
+            .iter()
+            .zip(features)
+            .map(|(n, f)| Modality { name: n.clone(), features: f, deviations: vec![1.0; f], image: None })
+            .collect();
         let mut settings = Settings::new(SPEC.name, SPEC.options, &names).unwrap();
         settings.apply_flags(&flags.iter().map(|f| f.to_string()).collect::<Vec<_>>()).unwrap();
         resolve(&mut settings, &Facts { modalities: &modalities, cells: 1000, pairs: 1000, classes: 0 }).unwrap();
@@ -426,7 +430,7 @@ mod tests {
     #[test]
     fn three_modalities_are_refused() {
         let names = ["a", "b", "c"].map(str::to_string);
-        let modalities = names.clone().map(|name| Modality { name, features: 3, deviations: vec![1.0; 3] });
+        let modalities = names.clone().map(|name| Modality { name, features: 3, deviations: vec![1.0; 3], image: None });
         let mut settings = Settings::new(SPEC.name, SPEC.options, &names).unwrap();
         assert_eq!(resolve(&mut settings, &Facts { modalities: &modalities, cells: 10, pairs: 0, classes: 0 }).unwrap_err().exit_code(), 2);
     }

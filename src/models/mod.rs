@@ -28,6 +28,8 @@ pub struct Modality {
     pub features: usize,
     /// The features' standard deviations over the training cells, after preprocessing.
     pub deviations: Vec<f32>,
+    /// Channels, height and width, where the model takes images and this modality is of images.
+    pub image: Option<[usize; 3]>,
 }
 
 /// A minibatch on the device: the rows of slot r are one cell where the pair's weight says so.
@@ -156,6 +158,11 @@ pub trait Model: Send {
     /// The fewest cells that a minibatch may have.
     fn smallest_batch(&self) -> usize;
 
+    /// Rows that pass through it at once outside training: a bound on its activations' memory.
+    fn rows_at_once(&self) -> usize {
+        usize::MAX
+    }
+
     /// How minibatches are made.
     fn sampling(&self) -> Sampling {
         Sampling::Passes
@@ -226,6 +233,8 @@ pub struct ModelSpec {
     pub options: &'static [OptionSpec],
     /// What `preprocess = auto` means for counts.
     pub count_recipe: &'static str,
+    /// What sides of an image must be a multiple of, for settings that take images as such; `None` where pixels are features like any.
+    pub image_sides: fn(&Settings) -> Result<Option<usize>>,
     /// Whether it takes modalities with missing values.
     pub takes_missing: bool,
     /// Works out what is `auto` from the data.

@@ -7,6 +7,7 @@
 //! resumed: everything that a step depends on (weights, moments, running statistics, warm starts, the step's number) is in the
 //! checkpoint, and everything random is a function of the seed and that number.
 
+pub mod canvas;
 pub mod correspondence;
 pub mod evaluate;
 pub mod feed;

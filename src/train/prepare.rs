@@ -102,10 +102,15 @@ impl Preparation {
         let mut inputs = Vec::new();
         for (m, rows) in dataset.modalities().iter().zip(&training_rows) {
             let chosen = Recipe::from_words(settings.of("preprocess", m.name())?.words()?)?;
-            let recipe = chosen.resolve(m, request.model.count_recipe)?;
+            let image_sides = (request.model.image_sides)(&settings)?.filter(|_| m.is_image());
+            let recipe = chosen.resolve(m, request.model.count_recipe, image_sides.is_some())?;
             settings.fill("preprocess", m.name(), Value::Words(recipe.to_string().split(',').map(str::to_string).collect()));
             let components = if settings.has("pca_dim") { settings.of("pca_dim", m.name())?.count()? } else { 0 };
-            inputs.push(Input::fit(m, rows, &recipe, components, request.seed)?);
+            let input = Input::fit(m, rows, &recipe, components, request.seed)?;
+            inputs.push(match image_sides {
+                Some(multiple) => input.on_canvas(m, multiple),
+                None => input,
+            });
         }
         let modalities = model_modalities(dataset, &inputs);
         let cells = training_rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -250,6 +255,7 @@ pub(super) fn model_modalities(dataset: &Dataset, inputs: &[Input]) -> Vec<Modal
         name: m.name().to_string(),
         features: input.width(),
         deviations: input.deviations(),
+        image: input.image(),
     };
     dataset.modalities().iter().zip(inputs).map(modality).collect()
 }

@@ -111,7 +111,12 @@ impl Case {
 
     fn modalities(&self) -> Vec<Modality> {
         let features = |i: usize| self.config["features"][i].as_u64().expect("features") as usize;
-        let of = |(i, name): (usize, &str)| Modality { name: name.into(), features: features(i), deviations: vec![1.0; features(i)] };
+        let of = |(i, name): (usize, &str)| Modality {
+            name: name.into(),
+            features: features(i),
+            deviations: vec![1.0; features(i)],
+            image: None,
+        };
         self.names().into_iter().enumerate().map(of).collect()
     }
 
