@@ -7,6 +7,10 @@
 //!              times 2, so that tanh bends, W2 normal with variance 1/64, b2 standard normal
 //!   noise      normal, a tenth of the feature's deviation over all cells
 //! Row i of both views is the same cell. Labels: `branch` 1..3, then the latent `Z1` .. `Z4`.
+//!
+//! `two-domain`, for sciCAN: see its file.
+
+mod two_domain;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,13 +39,16 @@ pub struct RecipeSpec {
 }
 
 /// Every recipe, by name.
-pub static RECIPES: &[RecipeSpec] = &[RecipeSpec {
-    name: "branching",
-    about: "two non-linear views (200 and 100 features) of a branching manifold of 4 dimensions, with labels",
-    cells: 600,
-    train: "[coupled]\nlatent = 4\nepochs = 2000\n",
-    write: branching,
-}];
+pub static RECIPES: &[RecipeSpec] = &[
+    RecipeSpec {
+        name: "branching",
+        about: "two non-linear views (200 and 100 features) of a branching manifold of 4 dimensions, with labels",
+        cells: 600,
+        train: "[coupled]\nlatent = 4\nepochs = 2000\n",
+        write: branching,
+    },
+    two_domain::RECIPE,
+];
 
 /// The recipe of a name; the error lists the names.
 pub fn recipe(name: &str) -> Result<&'static RecipeSpec> {
