@@ -10,6 +10,7 @@
 //!
 //! `two-domain`, for sciCAN: see its file.
 
+mod nuclei;
 mod two_domain;
 
 use std::path::Path;
@@ -48,6 +49,7 @@ pub static RECIPES: &[RecipeSpec] = &[
         write: branching,
     },
     two_domain::RECIPE,
+    nuclei::RECIPE,
 ];
 
 /// The recipe of a name; the error lists the names.

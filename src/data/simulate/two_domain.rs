@@ -144,7 +144,7 @@ impl Rows for Cells {
 }
 
 /// A number from the Poisson distribution: by inversion, a large mean as the sum of smaller ones, so that exp(-mean) stays far from 0.
-fn poisson(draw: &mut Sequence, mean: f64) -> u64 {
+pub(super) fn poisson(draw: &mut Sequence, mean: f64) -> u64 {
     const MOST: f64 = 30.0;
     let parts = (mean / MOST).ceil().max(1.0);
     let mean = mean / parts;
