@@ -43,10 +43,17 @@ impl Preprocess {
             Some(at) => fitted.moments(modality, rows, &steps[..at])?,
             None => empty(),
         };
+        divisors(&mut fitted.scales);
         (fitted.unit_mean, fitted.unit_sd) = match at {
             Some(at) if at + 1 == steps.len() => (vec![0.0; features], vec![1.0; features]),
             _ => fitted.moments(modality, rows, steps)?,
         };
+        if modality.is_image() && at.is_none() {
+            // A pixel at the edge that hardly varies is no feature to be standardised by itself: one deviation for all.
+            let square = fitted.unit_sd.iter().map(|&sd| f64::from(sd).powi(2)).sum::<f64>() / features.max(1) as f64;
+            fitted.unit_sd.fill(square.sqrt() as f32);
+        }
+        divisors(&mut fitted.unit_sd);
         Ok(fitted)
     }
 
@@ -140,9 +147,7 @@ impl Preprocess {
     fn moments(&self, modality: &Modality, rows: &[u32], steps: &[Step]) -> Result<(Vec<f32>, Vec<f32>)> {
         let narrow = |m: Moments| {
             let f32s = |x: Vec<f64>| x.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
-            // A deviation too small for an f32 could not divide.
-            let sd = f32s(m.deviations()).into_iter().map(|sd| if sd > 0.0 { sd } else { 1.0 }).collect();
-            (f32s(m.means()), sd)
+            (f32s(m.means()), f32s(m.deviations()))
         };
         if modality.is_sparse() && steps.iter().all(|s| s.keeps_zeros()) {
             return self.sparse_moments(modality, rows, steps).map(narrow);
@@ -183,6 +188,11 @@ impl Preprocess {
         moments.add_zeros(rows.len() as u64, &stored);
         Ok(moments)
     }
+}
+
+/// A deviation too small for an f32 could not divide: it becomes 1.
+fn divisors(deviations: &mut [f32]) {
+    deviations.iter_mut().filter(|sd| sd.is_nan() || **sd <= 0.0).for_each(|sd| *sd = 1.0);
 }
 
 fn sentence(r: Refused) -> String {

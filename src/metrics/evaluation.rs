@@ -5,11 +5,12 @@
 //! neither does. Classifiers and mixtures learn from training cells only; the pool of `knn_accuracy` is all cells.
 
 use super::Metrics;
-use super::alignment::{Labelled, class_accuracy, foscttm, knn_accuracy, lta};
+use super::alignment::{Labelled, class_accuracy, foscttm, knn_accuracy, knn_accuracy_repo, lta};
 use super::clustering::{Mixture, MixtureSettings, consistency};
 use super::collapse::spread;
 use super::matrix::{Matrix, stream};
 use super::neighbours::Distance;
+use super::phenotype::{along, area, lda_axis};
 use super::silhouette::{EXACT, silhouette};
 use super::transfer::{Scores, Settings, cross_validate, hold_out};
 use super::unshared::{each_against_the_rest, nearest_distances};
@@ -18,6 +19,7 @@ use std::collections::BTreeSet;
 
 /// Neighbours for which `knn_accuracy@K` is told.
 pub const NEIGHBOURS: [usize; 4] = [1, 5, 10, 50];
+type Accuracy = fn(Matrix<'_>, Matrix<'_>, &[(u32, u32)], [usize; 4]) -> Option<[f64; 4]>;
 /// Folds of `qda_accuracy` where it is cross-validated.
 pub const FOLDS: usize = 10;
 /// Components of the mixtures behind `ami` where there are no labels to count.
@@ -145,6 +147,7 @@ impl<'e, 'a> Part<'e, 'a> {
         out.set("paired_cells", paired);
         self.fill_alignment(out);
         self.fill_transfer(out);
+        self.fill_discriminants(out);
         self.fill_silhouettes(out);
         self.fill_types(out);
         self.fill_clusters(clusters, out);
@@ -204,11 +207,31 @@ impl<'e, 'a> Part<'e, 'a> {
             let pairs = self.pairs(link);
             let turned: Vec<(u32, u32)> = pairs.iter().map(|p| (p.1, p.0)).collect();
             for (from, to, pairs) in [(link.a, link.b, &pairs), (link.b, link.a, &turned)] {
-                if let Some(values) = knn_accuracy(self.cells(from), self.cells(to), pairs, NEIGHBOURS) {
-                    for (k, value) in NEIGHBOURS.into_iter().zip(values) {
-                        out.set(format!("knn_accuracy@{k}.{}_to_{}", self.name(from), self.name(to)), value);
+                for (key, accuracy) in [("knn_accuracy", knn_accuracy as Accuracy), ("knn_accuracy_repo", knn_accuracy_repo)] {
+                    if let Some(values) = accuracy(self.cells(from), self.cells(to), pairs, NEIGHBOURS) {
+                        for (k, value) in NEIGHBOURS.into_iter().zip(values) {
+                            out.set(format!("{key}@{k}.{}_to_{}", self.name(from), self.name(to)), value);
+                        }
                     }
                 }
+            }
+        }
+    }
+
+    /// lda_auc: of two classes, how well the axis that parts the training codes of A parts those of B.
+    fn fill_discriminants(&self, out: &mut Metrics) {
+        let coded = |m: usize, rows: &[u32]| -> (Vec<f32>, Vec<bool>) {
+            let of = self.labelled(m, rows);
+            (of.iter().flat_map(|&(r, _)| self.cells(m).row(r as usize).to_vec()).collect(), of.iter().map(|&(_, c)| c == 1).collect())
+        };
+        for a in (0..self.all.modalities.len()).filter(|_| self.all.classes.len() == 2) {
+            let (codes, classes) = coded(a, &self.train(a));
+            let Some(axis) = lda_axis(Matrix::new(&codes, classes.len(), self.all.latent), &classes) else { continue };
+            for b in 0..self.all.modalities.len() {
+                let (codes, classes) = coded(b, &self.rows[b]);
+                let value = area(&along(Matrix::new(&codes, classes.len(), self.all.latent), &axis), &classes);
+                let key = if a == b { self.name(a).to_string() } else { format!("{}_to_{}", self.name(a), self.name(b)) };
+                out.set_some(format!("lda_auc.{key}"), value);
             }
         }
     }
@@ -298,6 +321,8 @@ impl<'e, 'a> Part<'e, 'a> {
     fn fill_unshared(&self, out: &mut Metrics) {
         for link in &self.all.links {
             let known = self.all.pairs(link, false);
+            // Without any known pair every type is unpaired, which says nothing of it.
+            let some_known = !known.is_empty();
             let turned: Vec<(u32, u32)> = known.iter().map(|p| (p.1, p.0)).collect();
             for (from, to, known) in [(link.a, link.b, &known), (link.b, link.a, &turned)] {
                 let rows = &self.rows[from];
@@ -307,7 +332,7 @@ impl<'e, 'a> Part<'e, 'a> {
                 let Some(labels) = self.all.modalities[from].labels else { continue };
                 let types: Vec<Option<u32>> = rows.iter().map(|&r| labels[r as usize]).collect();
                 let paired: BTreeSet<u32> = known.iter().filter_map(|p| labels[p.0 as usize]).collect();
-                for (class, test) in each_against_the_rest(&far, &types).into_iter().filter(|(c, _)| !paired.contains(c)) {
+                for (class, test) in each_against_the_rest(&far, &types).into_iter().filter(|(c, _)| some_known && !paired.contains(c)) {
                     let name = self.all.classes.get(class as usize).map_or_else(|| class.to_string(), String::clone);
                     out.set(format!("unshared_ks.{direction}.{name}"), test.statistic);
                     out.set(format!("unshared_p.{direction}.{name}"), test.p);

@@ -3,6 +3,8 @@
 //! Errors are in the standardised units of the training cells, so that predicting the mean scores 1. The metrics themselves are in
 //! [`crate::metrics`]; here is which cells, pairs and values they are computed on.
 
+mod phenotype;
+
 use super::session::Session;
 use super::trained::Trained;
 use crate::data::Dataset;
@@ -59,6 +61,7 @@ impl Trained {
             for m in 0..dataset.modalities().len() {
                 part.own(m)?;
             }
+            part.classes_kept(seed)?;
             for link in &links {
                 part.cross(link.a, link.b, &link.pairs, latent, seed)?;
                 let turned: Vec<(u32, u32)> = link.pairs.iter().map(|&(a, b)| (b, a)).collect();
