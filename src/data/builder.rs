@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use flate2::Crc;
 
 use super::atomic::{AtomicDir, AtomicFile};
-use super::formats::{Layout, Row, Source, first_repeat};
+use super::formats::{Layout, Row, Source, Table, first_repeat};
 use super::hooks::Hooks;
 use super::labels::{self, Given};
 use super::manifest::{Facts, FileEntry, Manifest, ModalityEntry, PairsEntry, Provenance, VERSION};
@@ -39,6 +39,10 @@ pub struct Stored {
     pub ids: Option<Vec<String>>,
     /// Feature names that occur more than once.
     pub repeated_features: usize,
+    /// Labels that came with the file.
+    pub labels: Option<Table>,
+    /// Sentences for the user.
+    pub notes: Vec<String>,
 }
 
 /// Who is who, once all rows are stored.
@@ -126,7 +130,7 @@ impl Builder {
             source: from,
             files,
         });
-        Ok(Stored { cells: cells as usize, ids, repeated_features })
+        Ok(Stored { cells: cells as usize, ids, repeated_features, labels: source.rows.labels(), notes: source.rows.notes() })
     }
 
     /// Adds a small file of the dataset's own, such as `train.toml`.

@@ -21,6 +21,7 @@ pub mod labels;
 pub mod manifest;
 pub mod mapped;
 pub mod npy;
+pub mod own_labels;
 pub mod pairs;
 pub mod plan;
 pub mod preprocess;
