@@ -4,6 +4,8 @@ use super::dataset::{DatasetArgs, Opened, Place};
 use super::{DeviceArgs, check_out, interrupt, note, say};
 use clap::ValueEnum;
 use couplet::error::Result;
+#[cfg(feature = "hdf5")]
+use couplet::run::h5ad::{Cells, Matrix};
 use couplet::run::rows::{Format, RowsWriter};
 use couplet::train::{self, Trained};
 use std::path::PathBuf;
@@ -25,7 +27,7 @@ pub struct Args {
     /// input: as the values were imported, all steps of preprocessing undone; model: as the model sees them
     #[arg(long, value_enum, default_value = "input")]
     space: Space,
-    /// .npy or .csv: rows are the cells of --from, columns the features of --to
+    /// .npy, .csv or .h5ad: rows are the cells of --from, columns the features of --to (X of an .h5ad, with ids and labels in obs)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
@@ -43,7 +45,7 @@ enum Space {
 
 /// Translates.
 pub fn run(args: Args) -> Result<()> {
-    Format::of(&args.out)?;
+    let format = Format::of(&args.out)?;
     check_out(&args.out)?;
     let stop = interrupt::install("nothing is written")?;
     let Opened { dataset, .. } = &args.data.open(Place::of_run(&args.run)?, &stop)?;
@@ -56,7 +58,11 @@ pub fn run(args: Args) -> Result<()> {
     };
     let modality = dataset.modality(from);
     let features = dataset.modality(to).feature_names();
-    let mut out = RowsWriter::create(&args.out, modality.cells(), &["cell"], features)?;
+    let mut out = match format {
+        #[cfg(feature = "hdf5")]
+        Format::H5ad => RowsWriter::annotated(&args.out, &Cells::of(dataset, &[from])?, &Matrix::X(features))?,
+        _ => RowsWriter::create(&args.out, modality.cells(), &["cell"], features)?,
+    };
     trained.translate(dataset, from, to, space, &mut |row, x| out.row(&[modality.cell_id(row)], x))?;
     out.commit()?;
     say(format!("{}: {} cells x {} features of {}", args.out.display(), modality.cells(), features.len(), args.to))
