@@ -49,6 +49,8 @@ pub struct ImportSpec {
     pub rows: Option<RowsAre>,
     /// `--missing nan`
     pub missing_nan: bool,
+    /// `--in-place`: dense matrices that can be mapped where they are, are.
+    pub in_place: bool,
 }
 
 /// What was imported, for the user.
@@ -67,6 +69,9 @@ pub fn import(spec: &ImportSpec, out: &Path, hooks: &mut Hooks) -> Result<Import
     check(spec)?;
     let mut tables = read_labels(spec)?;
     let mut builder = Builder::create(out)?;
+    if spec.in_place {
+        builder.leave_in_place();
+    }
     let (mut stored, mut own, mut notes) = (Vec::new(), Vec::new(), Vec::new());
     for (place, m) in spec.modalities.iter().enumerate() {
         let scratch = builder.scratch()?;

@@ -17,6 +17,7 @@ pub mod draws;
 pub mod formats;
 pub mod hooks;
 pub mod import;
+pub mod in_place;
 pub mod labels;
 pub mod manifest;
 pub mod mapped;

@@ -17,6 +17,7 @@ mod triplets;
 use std::path::{Path, PathBuf};
 
 use super::hooks::Hooks;
+use super::in_place::Place;
 use super::npy::Dtype;
 use crate::error::{Error, Result, nearest};
 
@@ -128,6 +129,11 @@ pub trait Rows {
     /// Where cell number `row` (from 0) stands, for messages: `line 7`.
     fn place(&self, row: usize) -> String {
         format!("row {row}")
+    }
+
+    /// Where the values lie as a dataset would keep them, or why they do not.
+    fn in_place(&self) -> Result<Place, &'static str> {
+        Err("its format is not mapped")
     }
 
     /// Labels of the cells that the file itself has; asked for once, after the last row.

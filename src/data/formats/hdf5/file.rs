@@ -148,7 +148,7 @@ pub(super) fn refused(path: &Path, place: &str, e: H5Error) -> Error {
         H5Error::Format(FormatError::UnsupportedFilter(id)) => unreadable_filter(id),
         e => {
             format!(
-                "it cannot be read as HDF5 ({e}): the file is damaged, or was left open by the program that wrote it; copy or write it again"
+                "it cannot be read as HDF5 ({e}): the file is damaged, newer than what is read, or was left open by the program that wrote it; copy or write it again"
             )
         }
     };

@@ -9,6 +9,7 @@ use super::file::H5;
 use super::frame::{Column, Frame, inside};
 use super::matrix::{Matrix, Reading};
 use crate::data::hooks::Hooks;
+use crate::data::in_place::Place;
 use crate::error::Result;
 
 /// Opens the AnnData that lies under `root`.
@@ -93,6 +94,10 @@ impl Rows for Labelled {
 
     fn place(&self, row: usize) -> String {
         self.rows.place(row)
+    }
+
+    fn in_place(&self) -> Result<Place, &'static str> {
+        self.rows.in_place()
     }
 
     fn labels(&mut self) -> Option<Table> {

@@ -8,13 +8,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::super::npy::{decode_row, stored_as};
+use super::super::npy::{decode_row, kept_as, mappable, stored_as};
 use super::super::triplets::{Entries, Entry, Triplets, canonical};
 use super::super::{Layout, Opening, Row, Rows};
 use super::array::Array;
 use super::file::H5;
 use super::stream::{Indices, Values};
 use crate::data::hooks::Hooks;
+use crate::data::in_place::Place;
 use crate::data::npy::Dtype;
 use crate::error::Result;
 
@@ -181,6 +182,12 @@ impl Rows for DenseRows {
     fn place(&self, row: usize) -> String {
         format!("row {row} of obs")
     }
+
+    fn in_place(&self) -> Result<Place, &'static str> {
+        mappable(self.dtype, self.big_endian)?;
+        let offset = self.array.contiguous().ok_or("its array is compressed or in chunks")?;
+        Ok(Place { file: self.file.clone(), offset, dtype: kept_as(self.dtype) })
+    }
 }
 
 /// The three arrays of a sparse matrix, read along the compressed axis.
@@ -241,6 +248,10 @@ impl Rows for CsrRows {
         Ok(true)
     }
 
+    fn in_place(&self) -> Result<Place, &'static str> {
+        Err("its matrix is sparse")
+    }
+
     fn place(&self, row: usize) -> String {
         place_of_cell(row)
     }
@@ -279,6 +290,10 @@ impl Rows for CscRows {
 
     fn next_row(&mut self, row: &mut Row) -> Result<bool> {
         self.0.next_row(row)
+    }
+
+    fn in_place(&self) -> Result<Place, &'static str> {
+        Err("its matrix is sparse")
     }
 
     fn place(&self, row: usize) -> String {
