@@ -5,6 +5,7 @@
 //! | `patchseq` | coupled | 1,252 genes and 54 electrophysiological features, 4 × 50 and 4 × 60 ELU, latent 3, minimum singular value |
 //! | `multiome` | jamie | 512 and 512 principal components of paired cells, latent 32, all four losses |
 //! | `scicar` | cross-modal | 815 peaks and 2,613 genes, networks as wide as their features, three classes, no pairs |
+//! | `nuclei` | cross-modal | pretraining on images of 64 x 64, five convolutions of up to 1,024 channels, class head |
 //!
 //! A step is what training does for one minibatch: gather, corrupt, forward, losses, backward, Adam.
 
@@ -30,6 +31,8 @@ pub struct Shape {
     pub model: &'static str,
     /// Features of the modalities.
     pub features: &'static [usize],
+    /// Channels, height and width of the first, if that is of images.
+    pub image: Option<[usize; 3]>,
     /// Cells of a minibatch on a CPU, and on a GPU.
     pub batch: [usize; 2],
     /// Whether all cells are paired.
@@ -46,6 +49,7 @@ pub static SHAPES: &[Shape] = &[
         name: "patchseq",
         model: "coupled",
         features: &[1252, 54],
+        image: None,
         batch: [100, 100],
         paired: true,
         classes: 0,
@@ -63,8 +67,36 @@ pub static SHAPES: &[Shape] = &[
             "noise_sd.b=0.05",
         ],
     },
-    Shape { name: "multiome", model: "jamie", features: &[512, 512], batch: [512, 512], paired: true, classes: 0, options: &[] },
-    Shape { name: "scicar", model: "cross-modal", features: &[815, 2613], batch: [32, 32], paired: false, classes: 3, options: &[] },
+    Shape {
+        name: "multiome",
+        model: "jamie",
+        features: &[512, 512],
+        image: None,
+        batch: [512, 512],
+        paired: true,
+        classes: 0,
+        options: &[],
+    },
+    Shape {
+        name: "scicar",
+        model: "cross-modal",
+        features: &[815, 2613],
+        image: None,
+        batch: [32, 32],
+        paired: false,
+        classes: 3,
+        options: &[],
+    },
+    Shape {
+        name: "nuclei",
+        model: "cross-modal",
+        features: &[4096, 7633],
+        image: Some([1, 64, 64]),
+        batch: [32, 128],
+        paired: false,
+        classes: 2,
+        options: &["class=head", "class_weights=4.5,0.5"],
+    },
 ];
 
 /// A line of `couplet bench step --json`.
@@ -126,8 +158,13 @@ impl Bench {
         let names: Vec<String> = (0..shape.features.len()).map(|i| char::from(b'a' + i as u8).to_string()).collect();
         let mut settings = Settings::new(spec.name, spec.options, &names)?;
         settings.apply_flags(&shape.options.iter().map(|o| o.to_string()).chain([format!("batch_size={batch}")]).collect::<Vec<_>>())?;
-        let modality = |(name, &features): (&String, &usize)| Modality { name: name.clone(), features, deviations: vec![1.0; features] };
-        let modalities: Vec<Modality> = names.iter().zip(shape.features).map(modality).collect();
+        let modality = |(m, (name, &features)): (usize, (&String, &usize))| Modality {
+            name: name.clone(),
+            features,
+            deviations: vec![1.0; features],
+            image: shape.image.filter(|_| m == 0),
+        };
+        let modalities: Vec<Modality> = names.iter().zip(shape.features).enumerate().map(modality).collect();
         let cells = 8 * batch;
         (spec.resolve)(
             &mut settings,
@@ -139,7 +176,9 @@ impl Bench {
         let unit = |r: u32| Unit { rows: vec![Some(r); names.len()], confidence: 1.0 };
         let labels: Vec<Vec<f32>> = names.iter().map(|_| rows.iter().map(|r| (r % shape.classes.max(1) as u32) as f32).collect()).collect();
         let (rows, units) = (vec![rows; names.len()], (0..if shape.paired { cells as u32 } else { 0 }).map(unit).collect());
-        let mut plan = match model.sampling() {
+        // Of several stages the first: the longest.
+        let stage = model.stages().into_iter().next();
+        let mut plan = match stage.as_ref().map_or(model.sampling(), |stage| stage.sampling) {
             Sampling::Passes => Plan::new(seed, batch, rows, units),
             Sampling::Draws { pair_fraction } => Plan::drawn(seed, batch, rows, units, pair_fraction),
             Sampling::Separate { anchors, shuffle } => Plan::separate(seed, batch, rows, units, anchors, shuffle),
@@ -159,6 +198,9 @@ impl Bench {
         };
         let labels = (shape.classes > 0).then(|| LabelFeed::new(&mut step, labels, plan.slots())).transpose()?;
         let mut stepper = Stepper::new(&mut step, &*model, Ways { feeds, blocks, labels }, plan.slots(), plan.fully_paired())?;
+        if let Some(stage) = stage {
+            stepper.enter(0, stage.phases);
+        }
         model.begin_epoch(&mut step, 1);
         plan.shuffle(1);
         stepper.begin_epoch(&mut step, &plan, true)?;
@@ -169,7 +211,7 @@ impl Bench {
     pub fn one(&mut self) -> Result<()> {
         let start = self.number as usize % self.plan.steps() * self.plan.batch();
         self.number += 1;
-        self.stepper.step(&mut self.step, &*self.model, None, &self.plan, self.number, start)?;
+        self.stepper.step(&mut self.step, &*self.model, None, &self.plan, [self.number; 2], start)?;
         self.step.finish()
     }
 

@@ -92,7 +92,7 @@ pub fn run(args: Args) -> Result<()> {
             )));
         }
         let chosen = Recipe::from_words(settings.of("preprocess", modality.name())?.words()?)?;
-        let recipe = chosen.resolve(modality, models::by_name("jamie")?.count_recipe)?;
+        let recipe = chosen.resolve(modality, models::by_name("jamie")?.count_recipe, false)?;
         let rows: Vec<u32> = (0..modality.cells() as u32).collect();
         let preprocess = Preprocess::fit(modality, &rows, &recipe)?;
         let mut x = vec![0.0; modality.cells() * modality.features()];

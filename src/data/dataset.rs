@@ -277,6 +277,11 @@ impl Modality {
         self.shape.len() == 3
     }
 
+    /// Channels, height and width of a cell, if it is an image.
+    pub fn image(&self) -> Option<[usize; 3]> {
+        <[usize; 3]>::try_from(self.shape.as_slice()).ok()
+    }
+
     /// The id of every row.
     pub fn cell_ids(&self) -> &[String] {
         &self.cell_ids

@@ -291,8 +291,8 @@ mod tests {
             ("cell,a\nu,-2\nv,7\n", "standardise"),
         ] {
             let (_dir, d) = dataset("x.csv", content);
-            assert_eq!(Recipe::Auto.resolve(d.modality(0), "counts10k-log1p,standardise").unwrap().to_string(), wanted);
-            assert_eq!(Recipe::parse("none").unwrap().resolve(d.modality(0), "log1p").unwrap().to_string(), "none");
+            assert_eq!(Recipe::Auto.resolve(d.modality(0), "counts10k-log1p,standardise", false).unwrap().to_string(), wanted);
+            assert_eq!(Recipe::parse("none").unwrap().resolve(d.modality(0), "log1p", false).unwrap().to_string(), "none");
         }
     }
 }

@@ -8,9 +8,11 @@
 //!   noise      normal, a tenth of the feature's deviation over all cells
 //! Row i of both views is the same cell. Labels: `branch` 1..3, then the latent `Z1` .. `Z4`.
 //!
-//! `atlas`, for sizes at which memory and disks matter: see its file.
+//! `two-domain`, for sciCAN, and `atlas`, for sizes at which memory and disks matter: see their files.
 
 mod atlas;
+mod nuclei;
+mod two_domain;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -48,6 +50,8 @@ pub static RECIPES: &[RecipeSpec] = &[
         train: "[coupled]\nlatent = 4\nepochs = 2000\n",
         write: branching,
     },
+    two_domain::RECIPE,
+    nuclei::RECIPE,
     atlas::RECIPE,
 ];
 

@@ -49,6 +49,7 @@ pub const SPEC: ModelSpec = ModelSpec {
     summary: "coupled autoencoders (Gala 2019): one code for the same cells in two or more modalities, missing entries allowed",
     options: OPTIONS,
     count_recipe: "counts10k-log1p,standardise",
+    image_sides: |_| Ok(None),
     takes_missing: true,
     resolve,
     inference: |_, _| Ok(None),
@@ -243,7 +244,7 @@ impl Coupled {
             ridge: settings.get("ridge")?.float()? as f32,
             missing_in: if settings.get("masked_mean")?.word()? == "all" { MissingIn::All } else { MissingIn::Observed },
             terms,
-            phases: vec![Phase { group: 0, optimiser, clip: 0.0 }],
+            phases: vec![Phase::of(0, optimiser)],
         })
     }
 

@@ -1,4 +1,6 @@
-//! Cross-modal autoencoders (Yang et al., Nature Communications 12:31, 2021), for feature matrices.
+//! Cross-modal autoencoders (Yang et al., Nature Communications 12:31, 2021).
+//!
+//! This file is the instance for feature matrices; `images` is the one with images, `settings` the options of both.
 //!
 //! One autoencoder a modality, all into one latent space, h_m = E_m(x_m). A discriminator F_mn for each two modalities tells their codes
 //! apart and the encoders make it fail; a class head C makes cells of a class meet; known pairs s are pulled together. A step is two:
@@ -25,88 +27,51 @@
 //! all of them in every step), and fills an epoch's last minibatch up instead of shortening it.
 //! With labels of both modalities the class accuracy is a supervised classifier's: `class=none` is the run without labels.
 //!
-//! Limitations: no missing values; images are not yet taken.
+//! Limitations: no missing values.
 
-use super::options::{Kind, OptionSpec, Per, Value};
+mod adversary;
+mod images;
+mod settings;
+mod variational;
+
+use self::settings::{Class, class_of};
 use super::settings::Settings;
-use super::{Facts, Labels, Losses, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stopping, inference, pair_index};
+use super::{Losses, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stopping, pair_index};
 use crate::engine::nn::Linear;
 use crate::engine::ops::activation::Activation;
 use crate::engine::ops::batch_norm::BatchNormState;
 use crate::engine::ops::classes::Target;
 use crate::engine::ops::losses::MissingIn;
 use crate::engine::optim::AdamSettings;
-use crate::engine::params::{Group, init};
+use crate::engine::params::init;
 use crate::engine::{Step, Var, Weight};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use adversary::{Adversaries, DISCRIMINATORS, labels_of};
+pub use images::Variational;
 
 /// The row of [`MODELS`](super::MODELS).
 pub const SPEC: ModelSpec = ModelSpec {
     name: "cross-modal",
     summary: "cross-modal autoencoders (Yang 2021): translation between modalities whose codes an adversary cannot tell apart",
-    options: OPTIONS,
+    options: settings::OPTIONS,
     count_recipe: "log1p,standardise",
+    image_sides: settings::image_sides,
     takes_missing: false,
-    resolve,
-    labels,
+    resolve: settings::resolve,
+    labels: settings::labels,
     inference: |_, _| Ok(None),
     imputation_remark: |_| None,
-    build: |s, settings, modalities| Ok(Box::new(CrossModal::new(s, settings, modalities)?)),
+    build: |s, settings, modalities| {
+        Ok(if settings::is_image(settings)? {
+            Box::new(Variational::new(s, settings, modalities)?)
+        } else {
+            Box::new(CrossModal::new(s, settings, modalities)?)
+        })
+    },
 };
-
-const POSITIVE: Kind = Kind::Float { min: 0.0, max: f64::MAX };
-
-const fn option(name: &'static str, per: Per, kind: Kind, default: &'static str, help: &'static str) -> OptionSpec {
-    OptionSpec { name, per, kind, default, help }
-}
-
-static OPTIONS: &[OptionSpec] = &[
-    option("latent", Per::Run, Kind::Int { min: 1, max: 4096 }, "50", "dimensions of the code"),
-    option("width", Per::Modality, Kind::Int { min: 0, max: 1 << 20 }, "0", "units of a hidden layer; 0: as many as there are features"),
-    option("hidden", Per::Run, Kind::Int { min: 1, max: 1 << 20 }, "100", "units of the layer before the shared one"),
-    option("recon", Per::Modality, Kind::Choice(&["l1", "l2"]), "l1", "absolute or squared error of the reconstruction"),
-    option("gan", Per::Run, Kind::Choice(&["lsgan", "log"]), "lsgan", "the adversarial loss: least squares, or cross-entropy"),
-    option(
-        "class",
-        Per::Run,
-        Kind::Choice(&["none", "head", "conditional", "marker"]),
-        "auto",
-        "what labels are for: a class head, the discriminator's condition, the same by a number; auto: a head where there are labels",
-    ),
-    option("classes", Per::Run, Kind::Int { min: 0, max: 1 << 16 }, "auto", "how many classes there are: those of the label column"),
-    option("w_rec", Per::Run, POSITIVE, "10", "weight of the reconstruction"),
-    option("w_gan", Per::Run, POSITIVE, "10", "weight of the adversarial loss, the discriminator's own too"),
-    option("w_cls", Per::Run, POSITIVE, "10", "weight of the class head's loss"),
-    option("w_anch", Per::Run, POSITIVE, "auto", "weight of the distance of known pairs: 0.1 where there are any"),
-    option("anchor", Per::Run, Kind::Choice(&["l1", "l2"]), "l1", "mean absolute or mean squared distance of known pairs"),
-    option("anchor_pairs", Per::Run, Kind::Int { min: 0, max: 1 << 30 }, "128", "known pairs of a step, drawn afresh; 0: all of them"),
-    option("noise", Per::Run, Kind::Bool, "false", "decode the code with standard normal noise in training"),
-    option("lr", Per::Run, POSITIVE, "0.0001", "Adam's learning rate"),
-    option("beta1", Per::Run, Kind::Float { min: 0.0, max: 0.999 }, "0.5", "decay of Adam's first moment"),
-    option("weight_decay", Per::Run, POSITIVE, "0.0001", "added to the gradient, times the weight"),
-    option("halve_every", Per::Run, Kind::Int { min: 0, max: 1 << 40 }, "100000", "steps after which the learning rate halves; 0: never"),
-    option("shuffle", Per::Run, Kind::Bool, "true", "whether cells are shuffled; false: minibatches are the same in every epoch"),
-    option("batch_size", Per::Run, Kind::Int { min: 1, max: 1 << 20 }, "32", "cells of each modality in a minibatch"),
-    option("epochs", Per::Run, Kind::Int { min: 1, max: 1 << 30 }, "4000", "passes over the largest modality"),
-    option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
-    inference::PREPROCESS,
-];
 
 /// After every layer but the class head's.
 const LEAKY: Activation = Activation::LeakyRelu(0.2);
-/// The discriminators' parameters, which step by themselves.
-const DISCRIMINATORS: Group = 1;
-/// How often a class is written beside the code that a discriminator sees.
-const REPEAT: usize = 10;
-
-#[derive(Clone, Copy, PartialEq)]
-enum Class {
-    None,
-    Head,
-    Conditional,
-    Marker,
-}
-
 struct Arm {
     encoder: Vec<Linear>,
     decoder: Vec<Linear>,
@@ -114,21 +79,12 @@ struct Arm {
     noise: u32,
 }
 
-struct Discriminator {
-    layers: Vec<Linear>,
-    i: usize,
-    j: usize,
-}
-
 /// The model, built.
 pub struct CrossModal {
     arms: Vec<Arm>,
     shared: [Linear; 2],
     head: Option<Linear>,
-    discriminators: Vec<Discriminator>,
-    class: Class,
-    classes: usize,
-    log: bool,
+    adversaries: Adversaries,
     squared_anchors: bool,
     noise: bool,
     latent: usize,
@@ -139,52 +95,6 @@ pub struct CrossModal {
     halve_every: usize,
     terms: [Vec<String>; 2],
     phases: Vec<Phase>,
-}
-
-fn class_of(settings: &Settings) -> Result<Option<Class>> {
-    let chosen = settings.get("class")?;
-    if chosen.is_auto() {
-        return Ok(None);
-    }
-    Ok(match chosen.word()? {
-        "none" => Some(Class::None),
-        "head" => Some(Class::Head),
-        "conditional" => Some(Class::Conditional),
-        "marker" => Some(Class::Marker),
-        _ => None,
-    })
-}
-
-fn labels(settings: &Settings) -> Result<Labels> {
-    Ok(match class_of(settings)? {
-        Some(Class::None) => Labels::Unused,
-        Some(Class::Marker) => Labels::Numbers,
-        _ => Labels::Classes,
-    })
-}
-
-fn resolve(settings: &mut Settings, facts: &Facts) -> Result<()> {
-    settings.fill("w_anch", "", Value::Float(if facts.pairs > 0 { 0.1 } else { 0.0 }));
-    if facts.pairs == 0 && settings.get("w_anch")?.float()? > 0.0 {
-        return Err(Error::usage("w_anch weighs known pairs, and there are none: import them with --pairs, or leave w_anch out"));
-    }
-    settings.fill("classes", "", Value::Int(facts.classes as i64));
-    let classes = settings.get("classes")?.count()?;
-    let chosen = class_of(settings)?;
-    if chosen.is_none() {
-        // As many classes as cells are no classes: names, or a number.
-        let few = classes > 1 && 2 * classes <= facts.cells;
-        settings.fill("class", "", Value::Word(if few { "head" } else { "none" }.into()));
-    } else if matches!(chosen, Some(Class::Head | Class::Conditional)) && classes < 2 {
-        return Err(Error::usage(format!(
-            "class = {} needs labels of two classes or more, there {}: name a column by --labels, or train with --set class=none",
-            settings.get("class")?.word()?,
-            if classes == 0 { "are none" } else { "is one" }
-        )));
-    } else if chosen == Some(Class::Marker) && facts.classes == 0 {
-        return Err(Error::usage("class = marker needs a column of numbers: name it by --labels"));
-    }
-    Ok(())
 }
 
 fn he(s: &mut Step, name: &str, [inputs, outputs]: [usize; 2], activation: Activation) -> Linear {
@@ -202,7 +112,6 @@ impl CrossModal {
         let float = |key: &str| settings.get(key).and_then(|v| v.float());
         let (latent, hidden, classes) = (count("latent")?, count("hidden")?, count("classes")?);
         let class = class_of(settings)?.unwrap_or(Class::None);
-        let log = settings.get("gan")?.word()? == "log";
         let mut arms = Vec::with_capacity(modalities.len());
         for m in modalities {
             let (name, n) = (&m.name, m.features);
@@ -217,28 +126,14 @@ impl CrossModal {
         }
         let shared = [he(s, "enc.shared", [hidden, latent], LEAKY), he(s, "dec.shared", [latent, hidden], LEAKY)];
         let head = (class == Class::Head).then(|| he(s, "class", [latent, classes], Activation::Identity));
-        let beside = match class {
-            Class::Conditional if classes > 2 => REPEAT * classes,
-            Class::Conditional | Class::Marker => REPEAT,
-            _ => 0,
-        };
-        let mut discriminators = Vec::new();
-        for i in 0..modalities.len() {
-            for j in i + 1..modalities.len() {
-                let name = format!("disc.{}_{}", modalities[i].name, modalities[j].name);
-                let (out, last) = if log { (2, Activation::Identity) } else { (1, LEAKY) };
-                let sizes = [([latent + beside, latent], LEAKY), ([latent, 100], LEAKY), ([100, out], last)];
-                let layer = |(l, (sizes, f)): (usize, ([usize; 2], Activation))| {
-                    Linear::normal(s, &format!("{name}.{l}"), DISCRIMINATORS, sizes, 0.02, f)
-                };
-                discriminators.push(Discriminator { layers: sizes.into_iter().enumerate().map(layer).collect(), i, j });
-            }
-        }
+        let log = settings.get("gan")?.word()? == "log";
+        let (wide, last) = (count("disc_width")?, if log { Activation::Identity } else { LEAKY });
+        let adversaries = Adversaries::new(s, modalities, (class, classes, log), latent, |s, name, [seen, said]| {
+            adversary::layers(&[seen, latent, wide, said], [LEAKY, last], |l, sizes, f| {
+                Linear::normal(s, &format!("{name}.{l}"), DISCRIMINATORS, sizes, 0.02, f)
+            })
+        });
         let name = |i: usize| &modalities[i].name;
-        let of_pairs = |what: &str| -> Vec<String> {
-            let both = |d: &Discriminator| [d.i, d.j].map(|side| format!("{what}.{}_{}.{}", name(d.i), name(d.j), name(side)));
-            discriminators.iter().flat_map(both).collect()
-        };
         let weights = [float("w_rec")? as f32, float("w_gan")? as f32, float("w_cls")? as f32, float("w_anch")? as f32];
         let wanted = count("anchor_pairs")?;
         let anchors = if weights[3] == 0.0 {
@@ -249,23 +144,20 @@ impl CrossModal {
             wanted
         };
         let mut generator: Vec<String> = modalities.iter().map(|m| format!("recon.{}", m.name)).collect();
-        generator.extend(of_pairs("fool"));
+        generator.extend(adversaries.terms("fool", modalities));
         if head.is_some() {
             generator.extend(modalities.iter().map(|m| format!("class.{}", m.name)));
         }
         if anchors > 0 {
-            generator.extend(discriminators.iter().map(|d| format!("anchor.{}_{}", name(d.i), name(d.j))));
+            generator.extend(adversaries.list.iter().map(|d| format!("anchor.{}_{}", name(d.i), name(d.j))));
         }
         let optimiser = AdamSettings { rate: float("lr")?, beta1: float("beta1")?, l2: float("weight_decay")?, ..AdamSettings::default() };
         Ok(CrossModal {
-            terms: [of_pairs("disc"), generator],
+            terms: [adversaries.terms("disc", modalities), generator],
             arms,
             shared,
             head,
-            discriminators,
-            class,
-            classes,
-            log,
+            adversaries,
             squared_anchors: settings.get("anchor")?.word()? == "l2",
             noise: settings.get("noise")?.flag()?,
             latent,
@@ -273,30 +165,8 @@ impl CrossModal {
             anchors,
             shuffle: settings.get("shuffle")?.flag()?,
             halve_every: count("halve_every")?,
-            phases: [DISCRIMINATORS, 0].map(|group| Phase { group, optimiser, clip: 0.0 }).to_vec(),
+            phases: [DISCRIMINATORS, 0].map(|group| Phase::of(group, optimiser)).to_vec(),
         })
-    }
-
-    /// What a discriminator says of codes [B, latent] of cells with these labels.
-    fn judge(&self, s: &mut Step, d: &Discriminator, h: Var, labels: Option<Var>) -> Var {
-        let seen = match (self.class, labels) {
-            (Class::Conditional, Some(y)) if self.classes > 2 => s.one_hot(y, self.classes, REPEAT),
-            (Class::Conditional | Class::Marker, Some(y)) => s.repeated(y, REPEAT),
-            _ => return chain(&d.layers, s, h),
-        };
-        let h = s.beside(h, seen);
-        chain(&d.layers, s, h)
-    }
-
-    /// How far F is from saying that codes are of side 0 or 1.
-    fn verdict(&self, s: &mut Step, d: &Discriminator, h: Var, labels: Option<Var>, side: usize) -> Var {
-        let said = self.judge(s, d, h, labels);
-        if self.log { s.cross_entropy(said, Target::Class(side), Var::NONE) } else { s.square_from(said, side as f32) }
-    }
-
-    /// The first `rows` rows of a modality's labels.
-    fn labels_of(s: &mut Step, cells: &Minibatch, modality: usize, rows: usize) -> Option<Var> {
-        cells.labels.get(modality).map(|&y| s.rows_part(y, 0, rows))
     }
 }
 
@@ -320,12 +190,11 @@ impl Model for CrossModal {
         let all = s.dims(cells.x[0])[0];
         let rows = all - cells.anchors;
         let [rec, gan, cls, anch] = self.weights;
-        let gan = Weight::Fixed(if self.log { 0.5 * gan } else { gan });
-        for (side, d) in self.discriminators.iter().flat_map(|d| [(0, d), (1, d)]).filter(|_| phase == 0) {
-            let m = [d.i, d.j][side];
+        let gan = self.adversaries.weight(gan);
+        for (d, side, m) in self.adversaries.sides().filter(|_| phase == 0) {
             let h = s.rows_part(cells.shared[m], 0, rows);
-            let (h, y) = (s.detached(h), Self::labels_of(s, cells, m, rows));
-            losses.push((self.verdict(s, d, h, y, side), gan));
+            let (h, y) = (s.detached(h), labels_of(s, cells, m, rows));
+            losses.push((self.adversaries.verdict(s, d, h, y, side), gan));
         }
         if phase == 0 {
             return;
@@ -342,23 +211,22 @@ impl Model for CrossModal {
                 if arm.absolute { s.masked_mae(y, x, Var::NONE, MissingIn::All) } else { s.masked_mse(y, x, Var::NONE, MissingIn::All) };
             losses.push((error, Weight::Fixed(rec)));
         }
-        for (side, d) in self.discriminators.iter().flat_map(|d| [(0, d), (1, d)]) {
-            let m = [d.i, d.j][side];
-            let (h, y) = (s.rows_part(cells.shared[m], 0, rows), Self::labels_of(s, cells, m, rows));
-            losses.push((self.verdict(s, d, h, y, 1 - side), gan));
+        for (d, side, m) in self.adversaries.sides() {
+            let (h, y) = (s.rows_part(cells.shared[m], 0, rows), labels_of(s, cells, m, rows));
+            losses.push((self.adversaries.verdict(s, d, h, y, 1 - side), gan));
         }
         if let Some(head) = self.head {
             for m in 0..self.arms.len() {
                 let h = s.rows_part(cells.shared[m], 0, rows);
                 let logits = head.forward(s, h);
-                let term = match Self::labels_of(s, cells, m, rows) {
+                let term = match labels_of(s, cells, m, rows) {
                     Some(y) => s.cross_entropy(logits, Target::Labels(y), Var::NONE),
                     None => Var::NONE,
                 };
                 losses.push((term, Weight::Fixed(cls)));
             }
         }
-        for d in self.discriminators.iter().filter(|_| self.anchors > 0) {
+        for d in self.adversaries.list.iter().filter(|_| self.anchors > 0) {
             let pair = cells.pairs[pair_index(self.arms.len(), d.i, d.j)];
             let term = if cells.anchors == 0 || pair.is_none() {
                 Var::NONE
@@ -416,15 +284,30 @@ mod tests {
     use super::*;
     use crate::device::Device;
     use crate::engine::Precision;
+    use crate::models::Facts;
 
-    fn built(features: [usize; 2], classes: usize, flags: &[&str]) -> Result<(Step, CrossModal)> {
+    fn prepared(
+        features: [usize; 2],
+        classes: usize,
+        image: Option<[usize; 3]>,
+        flags: &[&str],
+    ) -> Result<(Step, Settings, Vec<Modality>)> {
         let names = ["a", "b"].map(str::to_string);
-        let modalities: Vec<Modality> =
-            names.iter().zip(features).map(|(n, f)| Modality { name: n.clone(), features: f, deviations: vec![1.0; f] }).collect();
+        let modality = |(m, (n, f)): (usize, (&String, usize))| Modality {
+            name: n.clone(),
+            features: f,
+            deviations: vec![1.0; f],
+            image: image.filter(|_| m == 0),
+        };
+        let modalities: Vec<Modality> = names.iter().zip(features).enumerate().map(modality).collect();
         let mut settings = Settings::new(SPEC.name, SPEC.options, &names)?;
         settings.apply_flags(&flags.iter().map(|f| f.to_string()).collect::<Vec<_>>())?;
-        resolve(&mut settings, &Facts { modalities: &modalities, cells: 1000, pairs: 100, classes })?;
-        let mut s = Step::new(Device::cpu(), 3, Precision::F32)?;
+        (SPEC.resolve)(&mut settings, &Facts { modalities: &modalities, cells: 1000, pairs: 100, classes })?;
+        Ok((Step::new(Device::cpu(), 3, Precision::F32)?, settings, modalities))
+    }
+
+    fn built(features: [usize; 2], classes: usize, flags: &[&str]) -> Result<(Step, CrossModal)> {
+        let (mut s, settings, modalities) = prepared(features, classes, None, flags)?;
         let model = CrossModal::new(&mut s, &settings, &modalities)?;
         Ok((s, model))
     }
@@ -440,15 +323,52 @@ mod tests {
     }
 
     #[test]
+    fn the_image_instance_has_as_many_parameters_and_trains_images_first() {
+        let built = |flags: &[&str]| {
+            let (mut s, settings, modalities) = prepared([4096, 7633], 2, Some([1, 64, 64]), flags).unwrap();
+            let model = Variational::new(&mut s, &settings, &modalities).unwrap();
+            (s, model)
+        };
+        let (s, model) = built(&[]);
+        // Feature network, conditional discriminator, class head, image network.
+        assert_eq!([0, 1, 2, 3].map(|g| s.params().group_size(g)), [23_399_121, 2_243_586, 0, 57_165_568]);
+        let stages: Vec<_> = model.stages().iter().map(|s| (s.name, s.phases.clone(), s.epochs, s.batch, s.only)).collect();
+        assert_eq!(stages, [("pretraining", 0..1, 850, 128, Some(0)), ("integration", 1..3, 1000, 32, None)]);
+        assert_eq!(model.terms(0), ["pretrain.recon.a", "pretrain.kl.a"]);
+        assert_eq!(model.terms(1), ["recon.b", "kl.b", "fool.a_b.a", "fool.a_b.b"]);
+        let (s, model) = built(&["class=head", "train_image=true", "pretrain_epochs=0"]);
+        assert_eq!([1, 2].map(|g| s.params().group_size(g)), [2_233_346, 258]);
+        assert_eq!(model.stages().len(), 1);
+        assert_eq!(model.terms(1)[..4], ["recon.a", "recon.b", "kl.a", "kl.b"]);
+        let groups: Vec<usize> = model.phases()[1].moves.iter().map(|m| m.0).collect();
+        assert_eq!(groups, [0, 2, 3]);
+    }
+
+    #[test]
+    fn an_option_of_the_other_instance_is_refused() {
+        for (image, flag, says) in [
+            (None, "pretrain_epochs=3", "pretrain_epochs is an option of instance = image"),
+            (Some([1, 32, 32]), "hidden=7", "hidden is an option of instance = fc"),
+            (Some([1, 32, 32]), "class_weights=1,2,3", "there are 2 classes"),
+            (None, "instance=image", "no modality is of images"),
+        ] {
+            let e = prepared([1024, 9], 2, image, &[flag]).err().unwrap();
+            assert!(e.exit_code() == 2 && e.to_string().contains(says), "{e}");
+        }
+        let (_, settings, _) = prepared([1024, 9], 0, Some([1, 32, 32]), &["instance=fc"]).unwrap();
+        assert_eq!(settings.get("gan").unwrap().word().unwrap(), "lsgan", "images as features");
+    }
+
+    #[test]
     fn classes_decide_what_labels_are_for() {
         assert!(built([5, 4], 0, &[]).unwrap().1.head.is_none());
         assert!(built([5, 4], 900, &[]).unwrap().1.head.is_none(), "as many classes as cells");
         let e = built([5, 4], 0, &["class=head"]).err().unwrap();
         assert!(e.exit_code() == 2 && e.to_string().contains("--labels"), "{e}");
         let (s, model) = built([5, 4], 3, &["class=conditional"]).unwrap();
-        assert_eq!(s.dims(model.discriminators[0].layers[0].weight), [50, 50 + 30]);
+        assert_eq!(s.dims(model.adversaries.list[0].layers[0].weight), [50, 50 + 30]);
         let (s, model) = built([5, 4], 2, &["class=conditional"]).unwrap();
-        assert_eq!(s.dims(model.discriminators[0].layers[0].weight), [50, 60]);
+        assert_eq!(s.dims(model.adversaries.list[0].layers[0].weight), [50, 60]);
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub const SPEC: ModelSpec = ModelSpec {
     summary: "JAMIE (Kalafut 2023): two variational autoencoders that share the latent vectors of corresponding cells",
     options: OPTIONS,
     count_recipe: "counts10k-log1p,standardise",
+    image_sides: |_| Ok(None),
     takes_missing: false,
     resolve,
     inference: asked,
@@ -258,7 +259,7 @@ impl Jamie {
             pair_fraction: float("pair_fraction")?,
             stopping: Stopping::LeastLoss { min_epochs, min_increment: float("min_increment")? },
             terms,
-            phases: vec![Phase { group: 0, optimiser, clip: float("clip")? as f32 }],
+            phases: vec![Phase { clip: float("clip")? as f32, ..Phase::of(0, optimiser) }],
         })
     }
 
@@ -370,8 +371,11 @@ mod tests {
 
     fn built(features: [usize; 2], flags: &[&str]) -> (Step, Box<dyn Model>) {
         let names = ["a", "b"].map(str::to_string);
-        let modalities: Vec<Modality> =
-            names.iter().zip(features).map(|(n, f)| Modality { name: n.clone(), features: f, deviations: vec![1.0; f] }).collect();
+        let modalities: Vec<Modality> = names
+            .iter()
+            .zip(features)
+            .map(|(n, f)| Modality { name: n.clone(), features: f, deviations: vec![1.0; f], image: None })
+            .collect();
         let mut settings = Settings::new(SPEC.name, SPEC.options, &names).unwrap();
         settings.apply_flags(&flags.iter().map(|f| f.to_string()).collect::<Vec<_>>()).unwrap();
         resolve(&mut settings, &Facts { modalities: &modalities, cells: 1000, pairs: 1000, classes: 0 }).unwrap();
@@ -408,7 +412,7 @@ mod tests {
         model.losses(
             &mut s,
             0,
-            &Minibatch { x: &x, pairs: &[Var::NONE], inferred: Var::NONE, labels: &[], anchors: 0, shared: &[] },
+            &Minibatch { x: &x, pairs: &[Var::NONE], inferred: Var::NONE, labels: &[], anchors: 0, shared: &[], stage: 0 },
             &mut losses,
         );
         assert_eq!(losses.len(), model.terms(0).len());
@@ -426,7 +430,7 @@ mod tests {
     #[test]
     fn three_modalities_are_refused() {
         let names = ["a", "b", "c"].map(str::to_string);
-        let modalities = names.clone().map(|name| Modality { name, features: 3, deviations: vec![1.0; 3] });
+        let modalities = names.clone().map(|name| Modality { name, features: 3, deviations: vec![1.0; 3], image: None });
         let mut settings = Settings::new(SPEC.name, SPEC.options, &names).unwrap();
         assert_eq!(resolve(&mut settings, &Facts { modalities: &modalities, cells: 10, pairs: 0, classes: 0 }).unwrap_err().exit_code(), 2);
     }

@@ -40,6 +40,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// A list of whole numbers, each at least this.
     Ints(i64),
+    /// A list of numbers, each at least this.
+    Floats(f64),
     /// A list of words of these.
     Words(&'static [&'static str]),
 }
@@ -74,6 +76,8 @@ pub enum Value {
     Word(String),
     /// Of [`Kind::Ints`].
     Ints(Vec<i64>),
+    /// Of [`Kind::Floats`].
+    Floats(Vec<f64>),
     /// Of [`Kind::Words`].
     Words(Vec<String>),
 }
@@ -103,6 +107,7 @@ impl OptionSpec {
             Kind::Bool => format!("{auto}true or false"),
             Kind::Choice(c) => format!("{auto}one of {}", words(c)),
             Kind::Ints(min) => format!("{auto}a list of whole numbers{}", bound(min as f64, f64::MAX)),
+            Kind::Floats(min) => format!("{auto}a list of numbers{}", bound(min, f64::MAX)),
             Kind::Words(c) => format!("{auto}a list of {}", words(c)),
         }
     }
@@ -127,6 +132,7 @@ impl OptionSpec {
             },
             Kind::Choice(_) => Some(Value::Word(text.to_string())),
             Kind::Ints(_) => items().map(|t| t.parse().ok()).collect::<Option<Vec<i64>>>().map(Value::Ints),
+            Kind::Floats(_) => items().map(|t| t.parse().ok()).collect::<Option<Vec<f64>>>().map(Value::Floats),
             Kind::Words(_) => Some(Value::Words(items().collect())),
         };
         self.check(value.ok_or_else(|| self.refuse(text))?)
@@ -144,6 +150,10 @@ impl OptionSpec {
             (Kind::Ints(_), toml::Value::Integer(x)) => Value::Ints(vec![*x]),
             (Kind::Ints(_), toml::Value::Array(a)) => {
                 Value::Ints(a.iter().map(whole).collect::<Option<_>>().ok_or_else(|| self.refuse(&value.to_string()))?)
+            }
+            (Kind::Floats(_), toml::Value::Array(a)) => {
+                let number = |v: &toml::Value| v.as_float().or(v.as_integer().map(|x| x as f64));
+                Value::Floats(a.iter().map(number).collect::<Option<_>>().ok_or_else(|| self.refuse(&value.to_string()))?)
             }
             (Kind::Words(_), toml::Value::Array(a)) => {
                 let words = a.iter().map(|v| v.as_str().map(str::to_string)).collect::<Option<Vec<_>>>();
@@ -163,6 +173,7 @@ impl OptionSpec {
             (Value::Int(x), Kind::Int { min, max }) => (min..=max).contains(x),
             (Value::Word(w), Kind::Choice(words)) => return self.known(w, words).map(|_| value),
             (Value::Ints(list), Kind::Ints(min)) => list.iter().all(|x| *x >= min),
+            (Value::Floats(list), Kind::Floats(min)) => list.iter().all(|x| *x >= min && x.is_finite()),
             (Value::Words(list), Kind::Words(words)) => {
                 for w in list {
                     self.known(w, words)?;
@@ -198,6 +209,7 @@ impl Value {
             Value::Bool(x) => (*x).into(),
             Value::Word(x) => x.as_str().into(),
             Value::Ints(x) => x.clone().into(),
+            Value::Floats(x) => x.clone().into(),
             Value::Words(x) => x.clone().into(),
         }
     }
@@ -213,6 +225,7 @@ impl std::fmt::Display for Value {
             Value::Bool(x) => write!(f, "{x}"),
             Value::Word(x) => f.write_str(x),
             Value::Ints(x) => f.write_str(&x.iter().map(i64::to_string).collect::<Vec<_>>().join(",")),
+            Value::Floats(x) => f.write_str(&x.iter().map(f64::to_string).collect::<Vec<_>>().join(",")),
             Value::Words(x) => f.write_str(&x.join(",")),
         }
     }

@@ -288,6 +288,14 @@ impl Setting<'_> {
         }
     }
 
+    /// A list of numbers.
+    pub fn numbers(&self) -> Result<Vec<f64>> {
+        match &self.0.value {
+            Value::Floats(x) => Ok(x.clone()),
+            _ => Err(self.mistaken("a list of numbers")),
+        }
+    }
+
     /// A list of words; `auto` is the list of that one word.
     pub fn words(&self) -> Result<Vec<String>> {
         match &self.0.value {

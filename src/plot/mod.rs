@@ -8,6 +8,8 @@
 pub mod axis;
 pub mod font;
 pub mod scene;
+#[cfg(feature = "images")]
+pub mod sheet;
 pub mod waterfall;
 
 pub use scene::Scene;

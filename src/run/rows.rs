@@ -54,9 +54,16 @@ impl RowsWriter {
     /// Starts a matrix of `rows` rows. `leading` names the columns before the numbers (the cell's id first), `columns` those of
     /// the numbers; an `.npy` holds the numbers alone.
     pub fn create(path: &Path, rows: usize, leading: &[&str], columns: &[impl AsRef<str>]) -> Result<RowsWriter> {
+        RowsWriter::shaped(path, rows, leading, columns, &[columns.len()])
+    }
+
+    /// The same for cells of a shape, an image's say, whose numbers are the columns: the axes of an `.npy`.
+    #[track_caller]
+    pub fn shaped(path: &Path, rows: usize, leading: &[&str], columns: &[impl AsRef<str>], shape: &[usize]) -> Result<RowsWriter> {
+        assert_eq!(shape.iter().product::<usize>(), columns.len(), "shaped: {shape:?} for {} columns", columns.len());
         let mut line = Vec::new();
         let file = match Format::of(path)? {
-            Format::Npy => Pending::Npy(NpyWriter::create(path, Dtype::F32, &[columns.len()])?),
+            Format::Npy => Pending::Npy(NpyWriter::create(path, Dtype::F32, shape)?),
             Format::Csv => {
                 let mut file = AtomicFile::create(path)?;
                 for (i, name) in leading.iter().copied().chain(columns.iter().map(AsRef::as_ref)).enumerate() {

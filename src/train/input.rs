@@ -1,5 +1,5 @@
 //! From a modality's raw rows to what a model is given, and back: the preprocessing steps, then, where the model asks for it, a
-//! projection onto principal components.
+//! projection onto principal components, or the image on its [canvas](super::canvas).
 //!
 //!   forward    x → steps → V (x - m) → (s - μ)/σ             V `[width, features]`, m `[features]`; μ, σ scalars over all training scores
 //!   backward   s → σ s + μ → Vᵀ s + m                        in the preprocessed units of the features
@@ -7,6 +7,7 @@
 //!
 //! One scalar scales all components: their relative size stays as the principal components left it (JAMIE, section on preprocessing).
 
+use super::canvas::Canvas;
 use crate::data::Modality;
 use crate::data::preprocess::{Preprocess, Recipe};
 use crate::device::cpu_gemm::{Layout, gemm};
@@ -24,6 +25,7 @@ const ROWS: usize = 256;
 pub struct Input {
     preprocess: Preprocess,
     projection: Option<Projection>,
+    canvas: Option<Canvas>,
     scratch: Vec<f32>,
 }
 
@@ -61,7 +63,8 @@ struct Projection {
 impl Input {
     /// Fits the steps and, if `components` is not 0, that many components (as many as there are cells or features at most).
     pub fn fit(modality: &Modality, rows: &[u32], recipe: &Recipe, components: usize, seed: u64) -> Result<Input> {
-        let mut input = Input { preprocess: Preprocess::fit(modality, rows, recipe)?, projection: None, scratch: Vec::new() };
+        let preprocess = Preprocess::fit(modality, rows, recipe)?;
+        let mut input = Input { preprocess, projection: None, canvas: None, scratch: Vec::new() };
         let width = components.min(rows.len()).min(modality.features());
         if width > 0 {
             let features = modality.features();
@@ -87,6 +90,19 @@ impl Input {
         Ok(input)
     }
 
+    /// Gives the model the modality's images on canvases with sides that are multiples of `multiple`. No components go with it.
+    #[track_caller]
+    pub fn on_canvas(self, modality: &Modality, multiple: usize) -> Input {
+        assert!(self.projection.is_none(), "on_canvas: components have no pixels");
+        let canvas = modality.image().map(|image| Canvas::of(image, multiple));
+        Input { canvas, ..self }
+    }
+
+    /// C, H, W of the canvas, where the model is given images.
+    pub fn image(&self) -> Option<[usize; 3]> {
+        self.canvas.map(|c| c.shape())
+    }
+
     /// The preprocessing steps.
     pub fn preprocess(&self) -> &Preprocess {
         &self.preprocess
@@ -94,23 +110,40 @@ impl Input {
 
     /// How many numbers a model is given of a cell.
     pub fn width(&self) -> usize {
-        self.projection.as_ref().map_or(self.preprocess.features(), |p| p.width)
+        let whole = self.canvas.map_or(self.preprocess.features(), |c| c.len());
+        self.projection.as_ref().map_or(whole, |p| p.width)
     }
 
     /// What is done to a row, for a person.
     pub fn describe(&self) -> String {
         let steps = self.preprocess.recipe().to_string();
-        self.projection.as_ref().map_or(steps.clone(), |p| format!("{steps}, {} principal components", p.width))
+        match (&self.projection, self.canvas) {
+            (Some(p), _) => format!("{steps}, {} principal components", p.width),
+            (None, Some(c)) if c.sides != [c.image[1], c.image[2]] => format!("{steps}, zeros around to {} x {}", c.sides[0], c.sides[1]),
+            _ => steps,
+        }
     }
 
     /// The standard deviation of each number that a model is given, over the training cells.
     pub fn deviations(&self) -> Vec<f32> {
-        self.projection.as_ref().map_or_else(|| self.preprocess.unit_sd().to_vec(), |p| vec![1.0; p.width])
+        match (&self.projection, self.canvas) {
+            (Some(p), _) => vec![1.0; p.width],
+            (None, Some(c)) => vec![1.0; c.len()],
+            (None, None) => self.preprocess.unit_sd().to_vec(),
+        }
     }
 
     /// Rows of a modality as a model is given them: `out` [rows, width]. An error names the cell and the feature.
     pub fn rows(&mut self, modality: &Modality, rows: &[u32], out: &mut [f32]) -> Result<()> {
         let (features, width) = (self.preprocess.features(), self.width());
+        if let Some(canvas) = self.canvas {
+            self.scratch.resize(features, 0.0);
+            for (out, &row) in out.chunks_exact_mut(width.max(1)).zip(rows) {
+                self.preprocess.row(modality, row as usize, &mut self.scratch)?;
+                canvas.put(&self.scratch, out);
+            }
+            return Ok(());
+        }
         let Some(projection) = &self.projection else {
             for (out, &row) in out.chunks_exact_mut(width.max(1)).zip(rows) {
                 self.preprocess.row(modality, row as usize, out)?;
@@ -140,6 +173,10 @@ impl Input {
 
     /// Preprocessed values x [rows, features] as a model is given them: `out` [rows, width].
     pub fn project(&self, x: &[f32], out: &mut [f32]) {
+        if let Some(c) = self.canvas {
+            let images = x.chunks_exact(self.preprocess.features().max(1));
+            return images.zip(out.chunks_exact_mut(c.len().max(1))).for_each(|(x, out)| c.put(x, out));
+        }
         match &self.projection {
             None => out.copy_from_slice(x),
             Some(p) => p.forward(x, x.len() / p.centre.len(), out),
@@ -148,7 +185,7 @@ impl Input {
 
     /// One preprocessed feature of a cell that a model made, `y` `[width]`.
     pub fn feature(&self, y: &[f32], feature: usize) -> f32 {
-        let Some(p) = &self.projection else { return y[feature] };
+        let Some(p) = &self.projection else { return y[self.canvas.map_or(feature, |c| c.place(feature))] };
         let column = p.components.iter().skip(feature).step_by(p.centre.len());
         let sum: f64 = y.iter().zip(column).map(|(s, v)| (s * p.deviation + p.mean) as f64 * *v as f64).sum();
         (sum + p.centre[feature] as f64) as f32
@@ -157,6 +194,11 @@ impl Input {
     /// What a model makes of cells, `y` [rows, width], as preprocessed features: `out` [rows, features].
     pub fn features(&self, y: &[f32], out: &mut Vec<f32>) {
         out.clear();
+        if let Some(c) = self.canvas {
+            let features = self.preprocess.features();
+            out.resize(y.len() / c.len().max(1) * features, 0.0);
+            return y.chunks_exact(c.len().max(1)).zip(out.chunks_exact_mut(features.max(1))).for_each(|(y, out)| c.take(y, out));
+        }
         match &self.projection {
             None => out.extend_from_slice(y),
             Some(p) => {
@@ -176,6 +218,9 @@ impl Input {
             tensor("unit_mean", p.unit_mean()),
             tensor("unit_sd", p.unit_sd()),
         ];
+        if let Some(Canvas { image: [c, h, w], sides: [height, width] }) = self.canvas {
+            all.push(tensor("canvas", &[c, h, w, height, width].map(|n| n as f32)));
+        }
         if let Some(p) = &self.projection {
             all.push((format!("preprocess.{name}.components"), [p.width, p.centre.len()], p.components.clone()));
             all.push(tensor("centre", &p.centre));
@@ -206,7 +251,19 @@ impl Input {
                 Some(p)
             }
         };
-        Ok(Input { preprocess, projection, scratch: Vec::new() })
+        let canvas = match saved.get(&format!("preprocess.{name}.canvas")) {
+            None => None,
+            Some((_, &[c, h, w, height, width])) => {
+                let [c, h, w, height, width] = [c, h, w, height, width].map(|n| n as usize);
+                let whole = c.checked_mul(h).and_then(|n| n.checked_mul(w));
+                if whole != Some(preprocess.features()) || height < h || width < w {
+                    return Err(Error::usage(format!("the canvas of {name} does not fit its features: train the run again")));
+                }
+                Some(Canvas { image: [c, h, w], sides: [height, width] })
+            }
+            Some(_) => return Err(Error::usage(format!("the canvas of {name} is damaged: train the run again"))),
+        };
+        Ok(Input { preprocess, projection, canvas, scratch: Vec::new() })
     }
 }
 

@@ -6,7 +6,7 @@ use crate::engine::{Step, Var};
 use crate::error::Result;
 use crate::models::Model;
 
-/// Rows that pass through the device at once outside training.
+/// Rows that pass through the device at once outside training, for a model that bears as many.
 pub const CHUNK: usize = 1024;
 
 /// Receives rows in order: the row's number and its values.
@@ -23,16 +23,19 @@ pub struct Session {
     /// Staging on the device for rows that pass through, one a modality, made when first needed.
     stages: Vec<Option<Var>>,
     host: Vec<f32>,
+    /// Rows that pass through at once.
+    chunk: usize,
 }
 
 impl Session {
     /// From its parts.
     pub fn new(step: Step, model: Box<dyn Model>, inputs: Vec<Input>) -> Session {
         let stages = vec![None; inputs.len()];
-        Session { step, model, inputs, stages, host: Vec::new() }
+        let chunk = model.rows_at_once().clamp(1, CHUNK);
+        Session { step, model, inputs, stages, host: Vec::new(), chunk }
     }
 
-    /// Puts `rows` of a modality on the device and begins an evaluation step on them; x [rows, features]. At most [`CHUNK`] rows.
+    /// Puts `rows` of a modality on the device and begins an evaluation step on them; x [rows, features]. At most `chunk` rows.
     fn begin_on(&mut self, dataset: &Dataset, modality: usize, rows: &[u32]) -> Result<Var> {
         self.host.resize(rows.len() * self.inputs[modality].width(), 0.0);
         self.inputs[modality].rows(dataset.modality(modality), rows, &mut self.host)?;
@@ -47,7 +50,7 @@ impl Session {
             Some(v) => v,
             None => {
                 self.step.end();
-                let v = self.step.resident([CHUNK, width])?;
+                let v = self.step.resident([self.chunk, width])?;
                 self.stages[modality] = Some(v);
                 v
             }
@@ -69,7 +72,7 @@ impl Session {
     ) -> Result<()> {
         let (features, width) = (self.inputs[modality].preprocess().features(), self.inputs[modality].width());
         values.clear();
-        for x in x.chunks(CHUNK * features) {
+        for x in x.chunks(self.chunk * features) {
             self.host.resize(x.len() / features * width, 0.0);
             self.inputs[modality].project(x, &mut self.host);
             let x = self.begin_on_host(modality)?;
@@ -111,7 +114,8 @@ impl Session {
         sink: &mut Sink,
     ) -> Result<()> {
         let mut values = Vec::new();
-        for (c, chunk) in rows.chunks(CHUNK).enumerate() {
+        let at_once = self.chunk;
+        for (c, chunk) in rows.chunks(at_once).enumerate() {
             let x = self.begin_on(dataset, modality, chunk)?;
             let y = f(&*self.model, &mut self.step, x);
             let width = self.step.dims(y)[1];
@@ -119,7 +123,7 @@ impl Session {
             self.step.download_into(y, &mut values)?;
             self.step.finish()?;
             for (r, row) in values.chunks_exact(width).enumerate() {
-                sink(c * CHUNK + r, row)?;
+                sink(c * at_once + r, row)?;
             }
         }
         Ok(())
@@ -148,7 +152,7 @@ impl Session {
     pub fn classes(&mut self, codes: &[f32]) -> Result<Option<Vec<u32>>> {
         let latent = self.model.latent();
         let mut out = Vec::with_capacity(codes.len() / latent.max(1));
-        for chunk in codes.chunks(CHUNK * latent) {
+        for chunk in codes.chunks(self.chunk * latent) {
             self.step.begin(false, 0, 0)?;
             let z = self.step.constant([chunk.len() / latent, latent], chunk);
             let Some(logits) = self.model.classify(&mut self.step, z) else { return Ok(None) };

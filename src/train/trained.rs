@@ -114,6 +114,17 @@ impl Trained {
         self.session(dataset)?.embed(dataset, modality, &rows, sink)
     }
 
+    /// A row of a modality as it was measured, in the same space as [`Trained::translate`] gives.
+    pub fn measured(&mut self, dataset: &Dataset, modality: usize, row: usize, space: Space) -> Result<Vec<f32>> {
+        let (session, m) = (self.session(dataset)?, dataset.modality(modality));
+        let mut values = vec![0.0; m.features()];
+        match space {
+            Space::Input => m.row_into(row, &mut values)?,
+            Space::Model => session.inputs[modality].preprocess().row(m, row, &mut values)?,
+        }
+        Ok(values)
+    }
+
     /// The features of modality `to` for all cells of modality `from`, row by row.
     pub fn translate(&mut self, dataset: &Dataset, from: usize, to: usize, space: Space, sink: &mut Sink) -> Result<()> {
         let rows: Vec<u32> = (0..dataset.modality(from).cells() as u32).collect();

@@ -111,7 +111,12 @@ impl Case {
 
     fn modalities(&self) -> Vec<Modality> {
         let features = |i: usize| self.config["features"][i].as_u64().expect("features") as usize;
-        let of = |(i, name): (usize, &str)| Modality { name: name.into(), features: features(i), deviations: vec![1.0; features(i)] };
+        let of = |(i, name): (usize, &str)| Modality {
+            name: name.into(),
+            features: features(i),
+            deviations: vec![1.0; features(i)],
+            image: None,
+        };
         self.names().into_iter().enumerate().map(of).collect()
     }
 
@@ -193,7 +198,7 @@ impl<'c> Bench<'c> {
         self.model.losses(
             &mut self.step,
             0,
-            &Minibatch { x: &self.x, pairs: &self.pairs, inferred: self.inferred, labels: &[], anchors: 0, shared: &[] },
+            &Minibatch { x: &self.x, pairs: &self.pairs, inferred: self.inferred, labels: &[], anchors: 0, shared: &[], stage: 0 },
             &mut losses,
         );
         losses
@@ -232,7 +237,7 @@ impl<'c> Bench<'c> {
         self.set_weights();
         let terms = self.model.terms(0).to_vec();
         self.check_names(&terms);
-        let (optimiser, clip) = (self.model.phases()[0].optimiser, self.model.phases()[0].clip);
+        let (optimiser, clip) = (self.model.phases()[0].moves[0].1, self.model.phases()[0].clip);
         let mut adam = Adam::new(&mut self.step, 0, optimiser).expect("Adam");
         let ledger = Ledger::new(&mut self.step, terms.len()).expect("a ledger");
         let tolerance = self.case.tolerance("losses");

@@ -8,6 +8,8 @@
 mod csv;
 #[cfg(feature = "hdf5")]
 mod hdf5;
+#[cfg(feature = "images")]
+mod images;
 mod mtx;
 mod npy;
 mod npz;
@@ -155,10 +157,17 @@ pub struct Source {
     pub rows: Box<dyn Rows>,
 }
 
-/// Opens a file by its ending, or a folder with the three files of 10x.
+/// Opens a file by its ending, or a folder with the three files of 10x or of images.
 pub fn open(opening: &Opening) -> Result<Source> {
     let file = opening.file;
     if file.is_dir() {
+        #[cfg(feature = "images")]
+        if !file.join("matrix.mtx").exists() && !file.join("matrix.mtx.gz").exists() {
+            let images = images::files(file)?;
+            if !images.is_empty() {
+                return images::open(opening, images);
+            }
+        }
         return mtx::open_folder(opening);
     }
     let name = file.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();

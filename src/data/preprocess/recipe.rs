@@ -7,6 +7,7 @@
 //!   cpm-log1p        ln(1 + 1,000,000 x / total of the cell)           likewise, counts per million
 //!   standardise      (x - mean) / sd, per feature, training cells      yes
 //!   minmax-cell      (x - min) / (max - min) over the cell             no: the two are not kept
+//!   divide255, divide4095, divide65535     x over that: images of 8, 12, 16 bits onto 0..1       yes
 //!
 //! Missing values (NaN) take part in no total, minimum or maximum and stay missing. A cell without counts stays zero.
 
@@ -16,7 +17,19 @@ use crate::data::dataset::Modality;
 use crate::error::{Error, Result, nearest};
 
 /// The words of a recipe, for help and option tables.
-pub const STEPS: &[&str] = &["auto", "none", "log1p", "log2p1", "counts10k-log1p", "cpm-log1p", "standardise", "minmax-cell"];
+pub const STEPS: &[&str] = &[
+    "auto",
+    "none",
+    "log1p",
+    "log2p1",
+    "counts10k-log1p",
+    "cpm-log1p",
+    "standardise",
+    "minmax-cell",
+    "divide255",
+    "divide4095",
+    "divide65535",
+];
 
 /// One step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,15 +46,20 @@ pub enum Step {
     Standardise,
     /// The cell's values onto 0..1.
     MinmaxCell,
+    /// Over the largest value that so many bits hold.
+    Divide(u32),
 }
 
-const NAMES: [(Step, &str); 6] = [
+const NAMES: [(Step, &str); 9] = [
     (Step::Log1p, "log1p"),
     (Step::Log2p1, "log2p1"),
     (Step::Counts10kLog1p, "counts10k-log1p"),
     (Step::CpmLog1p, "cpm-log1p"),
     (Step::Standardise, "standardise"),
     (Step::MinmaxCell, "minmax-cell"),
+    (Step::Divide(255), "divide255"),
+    (Step::Divide(4095), "divide4095"),
+    (Step::Divide(65535), "divide65535"),
 ];
 
 impl Step {
@@ -52,7 +70,7 @@ impl Step {
 
     /// Whether zeros stay zeros, so that a sparse row's non-zeros are all there is to do.
     pub(super) fn keeps_zeros(self) -> bool {
-        matches!(self, Step::Log1p | Step::Log2p1 | Step::Counts10kLog1p | Step::CpmLog1p)
+        matches!(self, Step::Log1p | Step::Log2p1 | Step::Counts10kLog1p | Step::CpmLog1p | Step::Divide(_))
     }
 }
 
@@ -97,12 +115,21 @@ impl Recipe {
     }
 
     /// Decides `auto`: counts (non-negative integers, not just 0 and 1, and not an image) get `count_recipe`, anything else is
-    /// standardised.
-    pub fn resolve(&self, modality: &Modality, count_recipe: &str) -> Result<Recipe> {
+    /// standardised. Where the model takes `images` as images their pixels are brought to 0..1: whole numbers by the largest that their
+    /// bits hold, so that brightness stays comparable between cells, others cell by cell unless they lie there already.
+    pub fn resolve(&self, modality: &Modality, count_recipe: &str, images: bool) -> Result<Recipe> {
         if *self != Recipe::Auto {
             return Ok(self.clone());
         }
         let facts = modality.facts();
+        if modality.is_image() && images {
+            let (least, most) = (facts.min.unwrap_or(0.0), facts.max.unwrap_or(0.0));
+            return Ok(Recipe::Steps(match [255, 4095, 65535].into_iter().find(|&n| most <= f64::from(n)) {
+                _ if least >= 0.0 && most <= 1.0 => Vec::new(),
+                Some(n) if facts.all_integers_nonnegative => vec![Step::Divide(n)],
+                _ => vec![Step::MinmaxCell],
+            }));
+        }
         // A measured 0 or 1 (a methylated site) is a state; the logarithm of its share of the cell's total means nothing.
         let counts = facts.all_integers_nonnegative && facts.max.is_some_and(|max| max > 1.0) && !modality.is_image();
         if counts { Recipe::parse(count_recipe) } else { Ok(Recipe::Steps(vec![Step::Standardise])) }
@@ -143,6 +170,7 @@ pub(super) fn apply(step: Step, x: &mut [f32]) -> Result<(), Refused> {
     let known = |x: &[f32]| x.iter().copied().filter(|v| !v.is_nan()).map(f64::from).sum::<f64>();
     match step {
         Step::Standardise => {}
+        Step::Divide(by) => x.iter_mut().for_each(|v| *v /= by as f32),
         Step::MinmaxCell => {
             let (low, high) = x.iter().filter(|v| !v.is_nan()).fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
             let range = high - low;
@@ -177,6 +205,7 @@ pub(super) fn apply(step: Step, x: &mut [f32]) -> Result<(), Refused> {
 pub(super) fn undo(step: Step, x: &mut [f32]) {
     match step {
         Step::Standardise | Step::MinmaxCell => {}
+        Step::Divide(by) => x.iter_mut().for_each(|v| *v *= by as f32),
         Step::Log2p1 => x.iter_mut().for_each(|v| *v = ((*v as f64).exp2() - 1.0) as f32),
         Step::Log1p | Step::Counts10kLog1p | Step::CpmLog1p => x.iter_mut().for_each(|v| *v = v.exp_m1()),
     }
@@ -188,7 +217,7 @@ mod tests {
 
     #[test]
     fn recipes_print_as_they_read() {
-        for text in ["auto", "none", "log2p1,standardise", "counts10k-log1p", "minmax-cell,standardise"] {
+        for text in ["auto", "none", "log2p1,standardise", "counts10k-log1p", "minmax-cell,standardise", "divide255"] {
             assert_eq!(Recipe::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(Recipe::parse(" log1p , standardise ").unwrap().to_string(), "log1p,standardise");

@@ -1,0 +1,330 @@
+//! The image instance: convolutional and fully connected variational autoencoders, the image networks trained first and then frozen.
+//!
+//!   stage `pretraining`, one for each image modality, alone    phase `pretrain`
+//!     L = mean (x̂ - x)² + w_p KL + w_c CE_v(C(z), y)           moves its network and the class head
+//!   stage `integration`                                        phases `autoencoders`, then `discriminators`
+//!     L = Σ w_rec mean (x̂_m - x_m)² + w_gan ½ [ CE(F(z_a), b) + CE(F(z_b), a) ] + w_kl Σ KL_m + w_cls ½ Σ CE(C(z_m), y_m)
+//!         + w_anch mean|μ_a - μ_b|                             moves feature networks, class head, and with `train_image` image networks
+//!     L_F = w_gan ½ [ CE(F(z_a), a) + CE(F(z_b), b) ]          moves F; all other networks as in evaluation, z drawn again
+//!   KL = -½ Σ (1 + log-variance - μ² - exp(log-variance)) over code and cells; the history's column is its mean instead
+//!
+//! A frozen image network runs as in evaluation, and what nothing can move is not computed: its reconstruction and its KL.
+
+use super::adversary::{self, Adversaries, DISCRIMINATORS, labels_of};
+use super::settings::{Class, class_of};
+use super::variational::{FeatureNet, ImageNet, Net};
+use crate::engine::nn::Linear;
+use crate::engine::ops::activation::Activation;
+use crate::engine::ops::batch_norm::BatchNormState;
+use crate::engine::ops::classes::Target;
+use crate::engine::ops::losses::MissingIn;
+use crate::engine::optim::AdamSettings;
+use crate::engine::params::{Group, init};
+use crate::engine::{Step, Var, Weight};
+use crate::error::Result;
+use crate::models::settings::Settings;
+use crate::models::{Losses, Minibatch, Modality, Model, Phase, Sampling, Stage, Stopping, pair_index};
+
+const FEATURES: Group = 0;
+const HEAD: Group = 2;
+/// The first image modality's group; the next ones' follow.
+const IMAGES: Group = 3;
+/// Cells whose activations are held at once outside training: a megabyte each at 64 x 64.
+const AT_ONCE: usize = 64;
+
+struct Arm {
+    net: Net,
+    /// Whether the integration moves it.
+    moves: bool,
+    absolute: bool,
+    /// Random numbers of the two drawings of z.
+    draws: [u32; 2],
+}
+
+/// The model, built.
+pub struct Variational {
+    arms: Vec<Arm>,
+    /// Modalities that are pretrained, in order: phase p is of `pretrained[p]`.
+    pretrained: Vec<usize>,
+    head: Option<Linear>,
+    class_weights: Var,
+    adversaries: Adversaries,
+    latent: usize,
+    /// Of reconstruction, adversary, classes, divergence, anchors; of divergence and classes in pretraining.
+    weights: [f32; 5],
+    pretraining: [f32; 2],
+    squared_anchors: bool,
+    anchors: usize,
+    terms: Vec<Vec<String>>,
+    phases: Vec<Phase>,
+    stages: Vec<Stage>,
+}
+
+impl Variational {
+    /// Builds the networks.
+    pub fn new(s: &mut Step, settings: &Settings, modalities: &[Modality]) -> Result<Variational> {
+        let count = |key: &str| settings.get(key).and_then(|v| v.count());
+        let float = |key: &str| settings.get(key).and_then(|v| v.float());
+        let (latent, classes, channels) = (count("latent")?, count("classes")?, settings.get("channels")?.counts()?);
+        let class = class_of(settings)?.unwrap_or(Class::None);
+        let train_image = settings.get("train_image")?.flag()?;
+        let (mut arms, mut pretrained) = (Vec::new(), Vec::new());
+        for (m, modality) in modalities.iter().enumerate() {
+            let name = &modality.name;
+            let (net, moves) = match modality.image {
+                Some(image) => {
+                    pretrained.push(m);
+                    let group = IMAGES + pretrained.len() - 1;
+                    (Net::Image(ImageNet::new(s, name, group, image, &channels, latent)?), train_image)
+                }
+                None => {
+                    let width = settings.of("width", name)?.count()?;
+                    let width = if width == 0 { modality.features } else { width };
+                    (Net::Features(FeatureNet::new(s, name, FEATURES, modality.features, width, latent)?), true)
+                }
+            };
+            let draws = ["first", "again"].map(|d| init::stream_of(&format!("{d}.{name}")));
+            arms.push(Arm { net, moves, absolute: settings.of("recon", name)?.word()? == "l1", draws });
+        }
+        let head = (class == Class::Head).then(|| Linear::fan_in(s, "class", HEAD, [latent, classes], Activation::Identity));
+        let log = settings.get("gan")?.word()? == "log";
+        let width = count("disc_width")?;
+        let adversaries = Adversaries::new(s, modalities, (class, classes, log), latent, |s, name, [seen, said]| {
+            adversary::layers(&[seen, width, width, width, said], [Activation::Relu, Activation::Identity], |l, sizes, f| {
+                Linear::fan_in(s, &format!("{name}.{l}"), DISCRIMINATORS, sizes, f)
+            })
+        });
+        let class_weights: Vec<f32> = settings.get("class_weights")?.numbers()?.iter().map(|&w| w as f32).collect();
+        let class_weights = if class_weights.is_empty() {
+            Var::NONE
+        } else {
+            s.state("class.weights".to_string(), [1, class_weights.len()], &class_weights)?
+        };
+        let weights = [float("w_rec")?, float("w_gan")?, float("w_cls")?, float("w_kl")?, float("w_anch")?].map(|w| w as f32);
+        let anchors = match (weights[4], count("anchor_pairs")?) {
+            (0.0, _) => 0,
+            (_, 0) => usize::MAX,
+            (_, n) => n,
+        };
+        let mut model = Variational {
+            arms,
+            pretrained,
+            head,
+            class_weights,
+            adversaries,
+            latent,
+            weights,
+            pretraining: [float("pretrain_kl")? as f32, float("pretrain_cls")? as f32],
+            squared_anchors: settings.get("anchor")?.word()? == "l2",
+            anchors,
+            terms: Vec::new(),
+            phases: Vec::new(),
+            stages: Vec::new(),
+        };
+        model.name_terms(modalities);
+        model.plan(settings)?;
+        Ok(model)
+    }
+
+    fn name_terms(&mut self, modalities: &[Modality]) {
+        let name = |m: usize| &modalities[m].name;
+        let classes = |of: &str, m: usize| self.head.map(|_| format!("{of}class.{}", name(m)));
+        let mut terms: Vec<Vec<String>> = Vec::new();
+        for &m in &self.pretrained {
+            let own = ["recon", "kl"].map(|what| format!("pretrain.{what}.{}", name(m)));
+            terms.push(own.into_iter().chain(classes("pretrain.", m)).collect());
+        }
+        let moving = || (0..self.arms.len()).filter(|&m| self.arms[m].moves);
+        let mut all: Vec<String> = moving().map(|m| format!("recon.{}", name(m))).collect();
+        all.extend(moving().map(|m| format!("kl.{}", name(m))));
+        all.extend(self.adversaries.terms("fool", modalities));
+        all.extend((0..self.arms.len()).filter_map(|m| classes("", m)));
+        if self.anchors > 0 {
+            all.extend(self.adversaries.list.iter().map(|d| format!("anchor.{}_{}", name(d.i), name(d.j))));
+        }
+        terms.push(all);
+        terms.push(self.adversaries.terms("disc", modalities));
+        self.terms = terms;
+    }
+
+    fn plan(&mut self, settings: &Settings) -> Result<()> {
+        let count = |key: &str| settings.get(key).and_then(|v| v.count());
+        let float = |key: &str| settings.get(key).and_then(|v| v.float());
+        let adam = |rate: f64| Ok(AdamSettings { rate, beta1: float("beta1")?, l2: float("weight_decay")?, ..AdamSettings::default() });
+        let (early, late) = (adam(float("pretrain_lr")?)?, adam(float("lr")?)?);
+        let shuffle = settings.get("shuffle")?.flag()?;
+        let head = self.head.map(|_| HEAD);
+        let before = self.pretrained.len();
+        for (p, &m) in self.pretrained.iter().enumerate() {
+            let groups = [IMAGES + p].into_iter().chain(head);
+            self.phases.push(Phase { moves: groups.map(|g| (g, early)).collect(), clip: 0.0 });
+            self.stages.push(Stage {
+                name: "pretraining",
+                phases: p..p + 1,
+                epochs: count("pretrain_epochs")?,
+                batch: count("pretrain_batch")?,
+                sampling: Sampling::Separate { anchors: 0, shuffle },
+                only: Some(m),
+            });
+        }
+        let images = (0..before).filter(|&p| self.arms[self.pretrained[p]].moves).map(|p| IMAGES + p);
+        let features = (before < self.arms.len()).then_some(FEATURES);
+        let groups = features.into_iter().chain(head).chain(images);
+        self.phases.push(Phase { moves: groups.map(|g| (g, late)).collect(), clip: 0.0 });
+        self.phases.push(Phase::of(DISCRIMINATORS, late));
+        self.stages.push(Stage {
+            name: "integration",
+            phases: before..before + 2,
+            epochs: count("epochs")?,
+            batch: count("batch_size")?,
+            sampling: Sampling::Separate { anchors: self.anchors, shuffle },
+            only: None,
+        });
+        self.stages.retain(|stage| stage.epochs > 0);
+        Ok(())
+    }
+
+    /// μ and the log-variance of a modality's cells in the integration; frozen networks run as in evaluation, for no gradient.
+    fn code(&self, s: &mut Step, m: usize, x: Var) -> [Var; 2] {
+        let arm = &self.arms[m];
+        if arm.moves { arm.net.encode(s, x) } else { s.without_gradient(|s| s.evaluating(|s| arm.net.encode(s, x))) }
+    }
+
+    fn reconstruction(&self, s: &mut Step, m: usize, z: Var, x: Var) -> Var {
+        let y = self.arms[m].net.decode(s, z);
+        if self.arms[m].absolute { s.masked_mae(y, x, Var::NONE, MissingIn::All) } else { s.masked_mse(y, x, Var::NONE, MissingIn::All) }
+    }
+
+    /// [`Step::kl`] is a mean, the paper's a sum.
+    fn divergence(&self, s: &mut Step, [mu, logvar]: [Var; 2], weight: f32) -> (Var, Weight) {
+        (s.kl(mu, logvar), Weight::Fixed(weight * s.size(mu) as f32))
+    }
+
+    fn class_loss(&self, s: &mut Step, head: Linear, z: Var, labels: Option<Var>, weights: Var) -> Var {
+        let logits = head.forward(s, z);
+        labels.map_or(Var::NONE, |y| s.cross_entropy(logits, Target::Labels(y), weights))
+    }
+
+    fn pretrain(&self, s: &mut Step, m: usize, cells: &Minibatch, losses: &mut Losses) {
+        let x = cells.x[m];
+        let rows = s.dims(x)[0] - cells.anchors;
+        let x = s.rows_part(x, 0, rows);
+        let [mu, logvar] = self.arms[m].net.encode(s, x);
+        let z = s.sample_latent(mu, logvar, self.arms[m].draws[0]);
+        losses.push((self.reconstruction(s, m, z, x), Weight::Fixed(1.0)));
+        losses.push(self.divergence(s, [mu, logvar], self.pretraining[0]));
+        if let Some(head) = self.head {
+            let y = labels_of(s, cells, m, rows);
+            losses.push((self.class_loss(s, head, z, y, self.class_weights), Weight::Fixed(self.pretraining[1])));
+        }
+    }
+
+    fn autoencoders(&self, s: &mut Step, cells: &Minibatch, losses: &mut Losses) {
+        let [rec, gan, cls, kl, anch] = self.weights;
+        let rows = s.dims(cells.x[0])[0] - cells.anchors;
+        let codes: Vec<[Var; 2]> = (0..self.arms.len()).map(|m| self.code(s, m, cells.x[m])).collect();
+        let own: Vec<[Var; 2]> = codes.iter().map(|c| c.map(|v| s.rows_part(v, 0, rows))).collect();
+        let z: Vec<Var> = own.iter().zip(&self.arms).map(|(&[mu, logvar], arm)| s.sample_latent(mu, logvar, arm.draws[0])).collect();
+        let moving = || (0..self.arms.len()).filter(|&m| self.arms[m].moves);
+        for m in moving() {
+            let x = s.rows_part(cells.x[m], 0, rows);
+            losses.push((self.reconstruction(s, m, z[m], x), Weight::Fixed(rec)));
+        }
+        losses.extend(moving().map(|m| self.divergence(s, own[m], kl)));
+        for (d, side, m) in self.adversaries.sides() {
+            let y = labels_of(s, cells, m, rows);
+            losses.push((self.adversaries.verdict(s, d, z[m], y, 1 - side), self.adversaries.weight(gan)));
+        }
+        if let Some(head) = self.head {
+            for (m, &z) in z.iter().enumerate() {
+                let y = labels_of(s, cells, m, rows);
+                losses.push((self.class_loss(s, head, z, y, Var::NONE), Weight::Fixed(0.5 * cls)));
+            }
+        }
+        for d in self.adversaries.list.iter().filter(|_| self.anchors > 0) {
+            let pair = cells.pairs[pair_index(self.arms.len(), d.i, d.j)];
+            let term = if cells.anchors == 0 || pair.is_none() {
+                Var::NONE
+            } else {
+                let [a, b] = [d.i, d.j].map(|m| s.rows_part(codes[m][0], rows, cells.anchors));
+                let w = s.rows_part(pair, rows, cells.anchors);
+                if self.squared_anchors { s.masked_mse(a, b, w, MissingIn::All) } else { s.masked_mae(a, b, w, MissingIn::All) }
+            };
+            losses.push((term, Weight::Fixed(anch)));
+        }
+    }
+
+    fn discriminate(&self, s: &mut Step, cells: &Minibatch, losses: &mut Losses) {
+        let rows = s.dims(cells.x[0])[0] - cells.anchors;
+        let z: Vec<Var> = (0..self.arms.len())
+            .map(|m| {
+                let arm = &self.arms[m];
+                let x = s.rows_part(cells.x[m], 0, rows);
+                s.without_gradient(|s| {
+                    let [mu, logvar] = s.evaluating(|s| arm.net.encode(s, x));
+                    s.sample_latent(mu, logvar, arm.draws[1])
+                })
+            })
+            .collect();
+        for (d, side, m) in self.adversaries.sides() {
+            let y = labels_of(s, cells, m, rows);
+            losses.push((self.adversaries.verdict(s, d, z[m], y, side), self.adversaries.weight(self.weights[1])));
+        }
+    }
+}
+
+impl Model for Variational {
+    fn phases(&self) -> &[Phase] {
+        &self.phases
+    }
+
+    fn terms(&self, phase: usize) -> &[String] {
+        &self.terms[phase]
+    }
+
+    fn losses(&self, s: &mut Step, phase: usize, cells: &Minibatch, losses: &mut Losses) {
+        let before = self.pretrained.len();
+        match self.pretrained.get(phase) {
+            Some(&m) => self.pretrain(s, m, cells, losses),
+            None if phase == before => self.autoencoders(s, cells, losses),
+            None => self.discriminate(s, cells, losses),
+        }
+    }
+
+    /// μ.
+    fn encode(&self, s: &mut Step, modality: usize, x: Var) -> Var {
+        self.arms[modality].net.encode(s, x)[0]
+    }
+
+    fn decode(&self, s: &mut Step, modality: usize, z: Var) -> Var {
+        self.arms[modality].net.decode(s, z)
+    }
+
+    fn classify(&self, s: &mut Step, z: Var) -> Option<Var> {
+        self.head.map(|head| head.forward(s, z))
+    }
+
+    fn before_norm(&self, _s: &mut Step, _modality: usize, _x: Var) -> Option<(Var, BatchNormState)> {
+        None
+    }
+
+    fn latent(&self) -> usize {
+        self.latent
+    }
+
+    fn smallest_batch(&self) -> usize {
+        2
+    }
+
+    fn rows_at_once(&self) -> usize {
+        AT_ONCE
+    }
+
+    fn stages(&self) -> Vec<Stage> {
+        self.stages.clone()
+    }
+
+    fn stopping(&self) -> Stopping {
+        Stopping::LastEpoch
+    }
+}
