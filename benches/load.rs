@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 fn epochs(c: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("data");
-    let spec = SimulateSpec { recipe: "branching", cells: Some(20_000), seed: 0 };
+    let spec = SimulateSpec { recipe: "branching", cells: Some(20_000), ..Default::default() };
     simulate(&spec, &path, &mut Hooks::default()).expect("the dataset is made");
     let dataset = Dataset::open(&path).expect("the dataset opens");
     let mut loading = Loading::new(&dataset, "none", 256, 0).expect("the dataset is read");

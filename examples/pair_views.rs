@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     let (data, run) = (folder.join("data"), folder.join("run"));
 
     // 1. A dataset: here two views of a branching tree; `couplet import`, or `couplet::data::import`, makes one of files.
-    simulate(&SimulateSpec { recipe: "branching", cells: Some(400), seed: 0 }, &data, &mut Hooks::default())?;
+    simulate(&SimulateSpec { recipe: "branching", cells: Some(400), ..Default::default() }, &data, &mut Hooks::default())?;
     let dataset = Dataset::open(&data)?;
 
     // 2. The model's options by name, as on the command line.

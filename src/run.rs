@@ -12,6 +12,8 @@
 //! ```
 
 pub mod config;
+#[cfg(feature = "hdf5")]
+pub mod h5ad;
 pub mod history;
 pub mod rows;
 pub mod sparse;

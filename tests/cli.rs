@@ -203,7 +203,12 @@ fn embed_writes_by_extension_and_agrees_with_the_run() {
     let csv = fs::read_to_string(out("z.csv")).unwrap();
     assert!(csv.starts_with("cell,modality,Z1"), "{csv}");
     assert_eq!(csv.lines().count(), 121);
-    refused(&["embed", &run, "--out", &out("z.h5ad")], &["h5ad"]);
+    #[cfg(feature = "hdf5")]
+    {
+        ok(&["embed", &run, "--out", &out("z.h5ad"), "--device", "cpu"]);
+        assert!(fs::read(out("z.h5ad")).unwrap().starts_with(b"\x89HDF"));
+        fs::remove_file(out("z.h5ad")).unwrap();
+    }
     refused(&["embed", &run, "--out", &out("z.xlsx")], &[".npy", ".csv"]);
     refused(&["embed", &run, "--out", &out("no/z.npy")], &["folder"]);
     refused(&["embed", &run, "--from", "nothing", "--out", &out("y.npy")], &["nothing", &a]);

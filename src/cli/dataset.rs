@@ -25,6 +25,9 @@ pub struct FileArgs {
     /// What the rows of a MatrixMarket file without names beside it are
     #[arg(long, value_name = "cells|features", requires = "modality", value_parser = ["cells", "features"])]
     pub rows: Option<String>,
+    /// Use dense matrices where they are, if they are uncompressed (.npy, .h5ad), instead of copying them
+    #[arg(long, requires = "modality")]
+    pub in_place: bool,
 }
 
 /// A DATASET, wherever one stands.
@@ -86,6 +89,7 @@ impl FileArgs {
             pairs: self.pairs.as_deref().map(PairsRule::parse),
             rows: self.rows.as_deref().map(RowsAre::parse).transpose()?,
             missing_nan: self.missing.is_some(),
+            in_place: self.in_place,
             modalities,
         })
     }

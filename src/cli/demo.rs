@@ -33,7 +33,7 @@ pub fn run(args: Args) -> Result<()> {
     let stop = interrupt::install("the demo ends here")?;
 
     say(format!("$ couplet simulate branching --out {}", data.display()))?;
-    with_hooks(Some(&stop), |hooks| simulate(&SimulateSpec { recipe: "branching", cells: None, seed: 0 }, &data, hooks))?;
+    with_hooks(Some(&stop), |hooks| simulate(&SimulateSpec { recipe: "branching", ..Default::default() }, &data, hooks))?;
     let dataset = &Dataset::open(&data)?;
 
     say(format!("\n$ couplet train coupled {} --out {} --holdout 0.2", data.display(), run.display()))?;

@@ -3,6 +3,8 @@
 use super::dataset::{DatasetArgs, Opened, Place};
 use super::{DeviceArgs, check_out, interrupt, say};
 use couplet::error::Result;
+#[cfg(feature = "hdf5")]
+use couplet::run::h5ad::{Cells, Matrix};
 use couplet::run::rows::{Format, RowsWriter};
 use couplet::train::Trained;
 use std::path::PathBuf;
@@ -18,7 +20,7 @@ pub struct Args {
     /// Only this modality [default: all, one after another]
     #[arg(long, value_name = "NAME")]
     from: Option<String>,
-    /// .npy or .csv: rows are cells, columns the latent dimensions
+    /// .npy, .csv or .h5ad: rows are cells, columns the latent dimensions (obsm/X_couplet of an .h5ad, with ids and labels in obs)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
@@ -38,7 +40,11 @@ pub fn run(args: Args) -> Result<()> {
     let mut trained = Trained::open(&args.run, args.device.open()?)?;
     let rows = chosen.iter().map(|&m| dataset.modality(m).cells()).sum();
     let columns: Vec<String> = (1..=trained.latent()).map(|i| format!("Z{i}")).collect();
-    let mut out = RowsWriter::create(&args.out, rows, &["cell", "modality"], &columns)?;
+    let mut out = match format {
+        #[cfg(feature = "hdf5")]
+        Format::H5ad => RowsWriter::annotated(&args.out, &Cells::of(dataset, &chosen)?, &Matrix::Obsm("X_couplet", columns.len()))?,
+        _ => RowsWriter::create(&args.out, rows, &["cell", "modality"], &columns)?,
+    };
     let mut start = 0;
     for m in chosen {
         let modality = dataset.modality(m);

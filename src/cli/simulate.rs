@@ -2,7 +2,7 @@
 
 use super::{info, interrupt, progress, say_exactly, seed_parser};
 use couplet::data::Dataset;
-use couplet::data::simulate::{RECIPES, SimulateSpec, simulate};
+use couplet::data::simulate::{RECIPES, RecipeSpec, SimulateSpec, simulate};
 use couplet::error::Result;
 use std::path::PathBuf;
 
@@ -22,17 +22,25 @@ pub struct Args {
     /// All random numbers derive from it
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = seed_parser())]
     seed: u64,
+    /// The experiment that atlas is to be like: scrna, multiome, shareseq or citeseq
+    #[arg(long, value_name = "KIND")]
+    like: Option<String>,
+    /// Features of each modality of atlas [default: the experiment's]
+    #[arg(long, value_name = "N[,N]", value_delimiter = ',')]
+    features: Vec<usize>,
 }
 
 /// The recipes, for the help.
 pub fn recipes() -> String {
-    RECIPES.iter().fold("Recipes:\n".to_string(), |text, r| text + &format!("  {}  {}; {} cells\n", r.name, r.about, r.cells))
+    let cells = |r: &RecipeSpec| if r.cells > 0 { format!("; {} cells", r.cells) } else { String::new() };
+    RECIPES.iter().fold("Recipes:\n".to_string(), |text, r| text + &format!("  {}  {}{}\n", r.name, r.about, cells(r)))
 }
 
 /// Simulates.
 pub fn run(args: Args) -> Result<()> {
     let stop = interrupt::install("nothing is written")?;
-    let spec = SimulateSpec { recipe: &args.recipe, cells: args.cells, seed: args.seed };
+    let spec =
+        SimulateSpec { recipe: &args.recipe, cells: args.cells, seed: args.seed, like: args.like.as_deref(), features: &args.features };
     progress::with_hooks(Some(&stop), |hooks| simulate(&spec, &args.out, hooks))?;
     say_exactly(&info::describe(&Dataset::open(&args.out)?)?)
 }

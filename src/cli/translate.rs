@@ -5,6 +5,8 @@ use super::{DeviceArgs, check_out, interrupt, note, say};
 use clap::ValueEnum;
 use couplet::data::Dataset;
 use couplet::error::{Error, Result};
+#[cfg(feature = "hdf5")]
+use couplet::run::h5ad::{Cells, Matrix};
 use couplet::run::rows::{Format, RowsWriter};
 use couplet::train::{self, Trained};
 use std::path::{Path, PathBuf};
@@ -26,7 +28,8 @@ pub struct Args {
     /// input: as the values were imported, all steps of preprocessing undone; model: as the model sees them
     #[arg(long, value_enum, default_value = "input")]
     space: Space,
-    /// .npy or .csv: rows are the cells of --from, columns the features of --to; images in an .npy keep their axes
+    /// .npy, .csv or .h5ad: rows are the cells of --from, columns the features of --to (X of an .h5ad, with ids and labels in obs);
+    /// images in an .npy keep their axes
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Images only: a PNG of some of them side by side, below the measured ones of the same cells where those are known
@@ -50,7 +53,7 @@ enum Space {
 
 /// Translates.
 pub fn run(args: Args) -> Result<()> {
-    Format::of(&args.out)?;
+    let format = Format::of(&args.out)?;
     check_out(&args.out)?;
     if let Some(sheet) = &args.sheet {
         check_out(sheet)?;
@@ -67,7 +70,11 @@ pub fn run(args: Args) -> Result<()> {
     let modality = dataset.modality(from);
     let (features, shape) = (dataset.modality(to).feature_names(), dataset.modality(to).shape());
     let mut sheet = Sheet::new(&args, dataset, [from, to])?;
-    let mut out = RowsWriter::shaped(&args.out, modality.cells(), &["cell"], features, shape)?;
+    let mut out = match format {
+        #[cfg(feature = "hdf5")]
+        Format::H5ad => RowsWriter::annotated(&args.out, &Cells::of(dataset, &[from])?, &Matrix::X(features))?,
+        _ => RowsWriter::shaped(&args.out, modality.cells(), &["cell"], features, shape)?,
+    };
     trained.translate(dataset, from, to, space, &mut |row, x| {
         if let Some(sheet) = &mut sheet {
             sheet.take(row, x);

@@ -1,6 +1,7 @@
 //! Writes a DATASET: modalities row by row, then who is who, then `dataset.json`; it appears under its name when all of it is there.
 //!
-//!   NAME/values.npy [cells, shape...]                                 dense: f32, u8 or u16, NaN where missing
+//!   NAME/values.npy [cells, shape...]                                 dense: f32, u8 or u16, NaN where missing; not there if
+//!                                                                     the values are used in place (see [`in_place`](super::in_place))
 //!   NAME/indptr.npy [cells + 1], indices.npy, data.npy [non-zeros]    sparse: int32 (indptr int64 from 2^31 non-zeros on), int32, f32
 //!   NAME/cells.txt, features.txt                                      one name a line
 //!   NAME/lines.npy `[cells]`                                            int32, each row's line of cells.csv, from 0 after the header
@@ -13,8 +14,9 @@ use std::path::{Path, PathBuf};
 use flate2::Crc;
 
 use super::atomic::{AtomicDir, AtomicFile};
-use super::formats::{Layout, Row, Source, first_repeat};
+use super::formats::{Layout, Row, Source, Table, first_repeat};
 use super::hooks::Hooks;
+use super::in_place::InPlace;
 use super::labels::{self, Given};
 use super::manifest::{Facts, FileEntry, Manifest, ModalityEntry, PairsEntry, Provenance, VERSION};
 use super::npy::{Dtype, NpyWriter, Written};
@@ -29,6 +31,7 @@ pub struct Builder {
     dir: AtomicDir,
     modalities: Vec<ModalityEntry>,
     extra: Vec<FileEntry>,
+    in_place: bool,
 }
 
 /// What is known of a modality once its rows are stored.
@@ -39,6 +42,10 @@ pub struct Stored {
     pub ids: Option<Vec<String>>,
     /// Feature names that occur more than once.
     pub repeated_features: usize,
+    /// Labels that came with the file.
+    pub labels: Option<Table>,
+    /// Sentences for the user.
+    pub notes: Vec<String>,
 }
 
 /// Who is who, once all rows are stored.
@@ -58,7 +65,12 @@ pub struct Identities<'a> {
 impl Builder {
     /// Begins a dataset at `out`, which must not exist.
     pub fn create(out: &Path) -> Result<Builder> {
-        Ok(Builder { dir: AtomicDir::create(out)?, modalities: Vec::new(), extra: Vec::new() })
+        Ok(Builder { dir: AtomicDir::create(out)?, modalities: Vec::new(), extra: Vec::new(), in_place: false })
+    }
+
+    /// Leaves dense matrices, where they can be mapped, in the files that they come in.
+    pub fn leave_in_place(&mut self) {
+        self.in_place = true;
     }
 
     /// A directory for temporary files; it goes when the dataset is finished.
@@ -76,7 +88,16 @@ impl Builder {
         let total = source.head.cells;
         source.rows.prepare(name, hooks)?;
         hooks.tick(name, 0, total)?;
-        let mut sink = Sink::create(&folder, &source)?;
+        let mut notes = Vec::new();
+        let place = match source.rows.in_place() {
+            Ok(place) if self.in_place => Some(place),
+            Err(why) if self.in_place => {
+                notes.push(format!("copied, not used in place: {why}"));
+                None
+            }
+            _ => None,
+        };
+        let mut sink = if place.is_some() { Sink::None } else { Sink::create(&folder, &source)? };
         let (mut row, mut facts, mut cells, mut ids) = (Row::default(), Facts::new(), 0u64, Vec::new());
         while source.rows.next_row(&mut row)? {
             facts.add(&row.values);
@@ -105,6 +126,7 @@ impl Builder {
             Layout::Sparse => ("sparse", Dtype::F32),
         };
         let (mut files, indptr) = sink.finish()?;
+        let in_place = place.map(|p| InPlace::describe(&p, cells, &source.head.shape, name, hooks)).transpose()?;
         facts.add_zeros(if layout == "sparse" {
             (cells * features.len() as u64).saturating_sub(facts.nonzeros + facts.missing)
         } else {
@@ -124,9 +146,11 @@ impl Builder {
             facts,
             ids: String::new(),
             source: from,
+            in_place,
             files,
         });
-        Ok(Stored { cells: cells as usize, ids, repeated_features })
+        notes.extend(source.rows.notes());
+        Ok(Stored { cells: cells as usize, ids, repeated_features, labels: source.rows.labels(), notes })
     }
 
     /// Adds a small file of the dataset's own, such as `train.toml`.
@@ -268,8 +292,20 @@ fn entry(name: &str, written: Written) -> FileEntry {
 
 /// The arrays of one modality, open for writing.
 enum Sink {
-    Dense { values: NpyWriter, dtype: Dtype, bytes: Vec<u8> },
-    Sparse { folder: PathBuf, indices: NpyWriter, data: NpyWriter, indptr: Vec<i64>, width: usize },
+    /// The values stay where they are.
+    None,
+    Dense {
+        values: NpyWriter,
+        dtype: Dtype,
+        bytes: Vec<u8>,
+    },
+    Sparse {
+        folder: PathBuf,
+        indices: NpyWriter,
+        data: NpyWriter,
+        indptr: Vec<i64>,
+        width: usize,
+    },
 }
 
 impl Sink {
@@ -290,6 +326,7 @@ impl Sink {
 
     fn write(&mut self, row: &Row) -> Result<()> {
         match self {
+            Sink::None => Ok(()),
             Sink::Dense { values, dtype: Dtype::U8, bytes } => {
                 bytes.clear();
                 bytes.extend(row.values.iter().map(|&v| v as u8));
@@ -314,6 +351,7 @@ impl Sink {
     /// The files, and the type of indptr.
     fn finish(self) -> Result<(Vec<FileEntry>, Option<String>)> {
         match self {
+            Sink::None => Ok((Vec::new(), None)),
             Sink::Dense { values, .. } => Ok((vec![entry("values.npy", values.finish()?)], None)),
             Sink::Sparse { folder, indices, data, indptr, .. } => {
                 let small = *indptr.last().unwrap_or(&0) < 1 << 31;

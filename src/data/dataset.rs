@@ -137,9 +137,12 @@ impl Dataset {
         for file in &self.manifest.files {
             verify_file(&self.dir, file, hooks)?;
         }
-        for m in &self.manifest.modalities {
-            for file in &m.files {
+        for m in &self.modalities {
+            for file in &m.entry.files {
                 verify_file(&self.dir.join(&m.name), file, hooks)?;
+            }
+            if let (Some(place), Values::Dense { array, .. }) = (&m.entry.in_place, &m.values) {
+                place.verify(array, hooks)?;
             }
         }
         Ok(())
@@ -217,7 +220,11 @@ impl Modality {
                 let dtype = Dtype::from_name(&entry.dtype).filter(|d| matches!(d, Dtype::F32 | Dtype::U8 | Dtype::U16));
                 let dtype = dtype.ok_or_else(|| bad(format!("the dtype \"{}\" is none of f32, u8, u16", entry.dtype)))?;
                 whole.extend_from_slice(&shape);
-                Values::Dense { array: open("values.npy", dtype, &whole)?, dtype }
+                let array = match &entry.in_place {
+                    Some(place) => place.open(dtype, cells, &shape)?,
+                    None => open("values.npy", dtype, &whole)?,
+                };
+                Values::Dense { array, dtype }
             }
             "sparse" => {
                 let wide = entry.indptr.as_deref() == Some("i64");

@@ -10,6 +10,7 @@ use super::formats::{self, ModalitySource, Opening, RowsAre, Table, split_key};
 use super::hooks::Hooks;
 use super::labels::Given;
 use super::manifest::Provenance;
+use super::own_labels;
 use super::pairs::{self, Ids, Links, PairsRule};
 use crate::error::{Error, Result, nearest};
 
@@ -48,6 +49,8 @@ pub struct ImportSpec {
     pub rows: Option<RowsAre>,
     /// `--missing nan`
     pub missing_nan: bool,
+    /// `--in-place`: dense matrices that can be mapped where they are, are.
+    pub in_place: bool,
 }
 
 /// What was imported, for the user.
@@ -64,23 +67,31 @@ pub struct ImportReport {
 /// Imports into `out`, which must not exist; an error or an interruption leaves nothing there.
 pub fn import(spec: &ImportSpec, out: &Path, hooks: &mut Hooks) -> Result<ImportReport> {
     check(spec)?;
-    let tables = read_labels(spec)?;
+    let mut tables = read_labels(spec)?;
     let mut builder = Builder::create(out)?;
-    let (mut stored, mut notes) = (Vec::new(), Vec::new());
-    for m in &spec.modalities {
+    if spec.in_place {
+        builder.leave_in_place();
+    }
+    let (mut stored, mut own, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, m) in spec.modalities.iter().enumerate() {
         let scratch = builder.scratch()?;
         let opening = Opening { file: &m.file, key: m.key.as_deref(), rows: spec.rows, missing_nan: spec.missing_nan, scratch: &scratch };
         let source = formats::open(&opening)?;
         let bytes = std::fs::metadata(&m.file).ok().filter(|d| d.is_file()).map(|d| d.len());
         let from = Provenance { file: m.file.display().to_string(), key: m.key.clone(), bytes };
-        let done = builder.add(&m.name, source, from, hooks)?;
+        let mut done = builder.add(&m.name, source, from, hooks)?;
         if done.repeated_features > 0 {
             notes.push(format!("{}: {} feature names repeat an earlier one and are kept as they are", m.name, done.repeated_features));
         }
+        notes.extend(done.notes.drain(..).map(|note| format!("{}: {note}", m.name)));
+        own.extend(done.labels.take().map(|table| (place, table)));
         stored.push(done);
     }
     let ids = resolve_ids(spec, stored, &tables);
     let links = link(spec, &ids, &mut notes)?;
+    let names: Vec<&str> = spec.modalities.iter().map(|m| m.name.as_str()).collect();
+    let rows: Vec<&[String]> = ids.iter().map(|(ids, _)| ids.as_slice()).collect();
+    notes.extend(own_labels::append(&mut tables, own, &names, &rows, &links));
     let rule = match (&spec.pairs, links.is_empty()) {
         (Some(PairsRule::File(file)), _) => file.display().to_string(),
         (Some(PairsRule::ByRow), false) => "by-row".into(),

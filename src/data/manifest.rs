@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::in_place::InPlace;
 use crate::error::{Error, Result};
 
 /// The version of the layout that this program writes and reads.
@@ -56,6 +57,9 @@ pub struct ModalityEntry {
     pub ids: String,
     /// Where the values came from.
     pub source: Provenance,
+    /// The values, where they stayed in the file they came in.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub in_place: Option<InPlace>,
     /// The folder's files.
     pub files: Vec<FileEntry>,
 }

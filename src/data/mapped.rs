@@ -10,7 +10,7 @@ use memmap2::Mmap;
 use super::npy::{self, Header};
 use crate::error::{Error, Result};
 
-/// One `.npy` file, header read, body mapped.
+/// One `.npy` file, header read, body mapped; or an array that lies in another file.
 pub struct MappedArray {
     map: Mmap,
     header: Header,
@@ -35,6 +35,24 @@ impl MappedArray {
         Ok(MappedArray { map: map_file(&file, path)?, header, file: path.to_path_buf() })
     }
 
+    /// Elements inside a file of another format: little-endian, in C order, from byte `offset` on.
+    pub fn part(path: &Path, offset: u64, dtype: npy::Dtype, shape: &[usize]) -> Result<MappedArray> {
+        let file = open_regular(path)?;
+        let length = file.metadata().map_err(|e| Error::io("read", path, e))?.len();
+        let bytes = shape.iter().try_fold(dtype.size() as u64, |n, &d| n.checked_mul(d as u64));
+        let Some(body_len) = bytes.filter(|&n| offset.checked_add(n).is_some_and(|end| end <= length)) else {
+            let message = format!(
+                "values of shape {shape:?} from byte {offset} on do not fit into its {length} bytes: the file changed, import it again"
+            );
+            return Err(Error::input(path, "", message));
+        };
+        if !offset.is_multiple_of(dtype.size() as u64) {
+            return Err(Error::input(path, "", format!("its values begin at byte {offset}, which cannot be mapped as {}", dtype.name())));
+        }
+        let header = Header { dtype, big_endian: false, fortran: false, shape: shape.to_vec(), body: offset, body_len };
+        Ok(MappedArray { map: map_file(&file, path)?, header, file: path.to_path_buf() })
+    }
+
     /// The header.
     pub fn header(&self) -> &Header {
         &self.header
@@ -47,7 +65,8 @@ impl MappedArray {
 
     /// The body.
     pub fn bytes(&self) -> &[u8] {
-        self.map.get(self.header.body as usize..).unwrap_or(&[])
+        let (start, length) = (self.header.body as usize, self.header.body_len as usize);
+        self.map.get(start..).and_then(|rest| rest.get(..length)).unwrap_or(&[])
     }
 
     /// The body as elements; empty if it does not lie at a multiple of their size (see [`check`](MappedArray::check)).

@@ -8,8 +8,9 @@
 //!   noise      normal, a tenth of the feature's deviation over all cells
 //! Row i of both views is the same cell. Labels: `branch` 1..3, then the latent `Z1` .. `Z4`.
 //!
-//! `two-domain`, for sciCAN: see its file.
+//! `two-domain`, for sciCAN, and `atlas`, for sizes at which memory and disks matter: see their files.
 
+mod atlas;
 mod nuclei;
 mod two_domain;
 
@@ -32,11 +33,12 @@ pub struct RecipeSpec {
     pub name: &'static str,
     /// What it makes, in a line.
     pub about: &'static str,
-    /// Cells, unless told otherwise.
+    /// Cells, unless told otherwise; 0 where that depends on `--like`.
     pub cells: usize,
     /// The `train.toml` of its datasets: a table a model.
     pub train: &'static str,
-    write: fn(Builder, &RecipeSpec, usize, u64, &mut Hooks) -> Result<()>,
+    /// The builder, this, what was asked for, and the number of cells.
+    write: fn(Builder, &RecipeSpec, &SimulateSpec, usize, &mut Hooks) -> Result<()>,
 }
 
 /// Every recipe, by name.
@@ -50,6 +52,7 @@ pub static RECIPES: &[RecipeSpec] = &[
     },
     two_domain::RECIPE,
     nuclei::RECIPE,
+    atlas::RECIPE,
 ];
 
 /// The recipe of a name; the error lists the names.
@@ -62,7 +65,7 @@ pub fn recipe(name: &str) -> Result<&'static RecipeSpec> {
 }
 
 /// What to simulate.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct SimulateSpec<'a> {
     /// The recipe.
     pub recipe: &'a str,
@@ -70,18 +73,29 @@ pub struct SimulateSpec<'a> {
     pub cells: Option<usize>,
     /// All random numbers follow from it.
     pub seed: u64,
+    /// The experiment that `atlas` is to be like.
+    pub like: Option<&'a str>,
+    /// Features of each modality of `atlas`; empty for the experiment's own numbers.
+    pub features: &'a [usize],
 }
 
 /// Writes a simulated dataset to `out`, which must not exist.
 pub fn simulate(spec: &SimulateSpec, out: &Path, hooks: &mut Hooks) -> Result<()> {
     let recipe = recipe(spec.recipe)?;
-    let cells = spec.cells.unwrap_or(recipe.cells);
+    if recipe.cells > 0 && (spec.like.is_some() || !spec.features.is_empty()) {
+        return Err(Error::usage(format!("--like and --features are for atlas, not for {}", recipe.name)));
+    }
+    let cells = match spec.cells {
+        Some(cells) => cells,
+        None if recipe.cells > 0 => recipe.cells,
+        None => atlas::default_cells(spec)?,
+    };
     if cells == 0 || cells > i32::MAX as usize {
         return Err(Error::usage(format!("--cells {cells}: a number from 1 to {} is wanted", i32::MAX)));
     }
     let mut builder = Builder::create(out)?;
     builder.add_file("train.toml", recipe.train)?;
-    (recipe.write)(builder, recipe, cells, spec.seed, hooks)
+    (recipe.write)(builder, recipe, spec, cells, hooks)
 }
 
 const LATENT: usize = 4;
@@ -95,7 +109,8 @@ const CELLS: u32 = 0x6272_0100;
 const WEIGHTS: u32 = 0x6272_0200;
 const NOISE: u32 = 0x6272_0300;
 
-fn branching(mut builder: Builder, recipe: &RecipeSpec, cells: usize, seed: u64, hooks: &mut Hooks) -> Result<()> {
+fn branching(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: usize, hooks: &mut Hooks) -> Result<()> {
+    let seed = spec.seed;
     let latent = Arc::new(Latent::draw(cells, seed));
     for (view, (name, features)) in VIEWS.into_iter().enumerate() {
         let network = Network::draw(seed, view as u32, features);
@@ -267,7 +282,8 @@ mod tests {
 
     fn make(cells: Option<usize>, seed: u64) -> (tempfile::TempDir, Dataset) {
         let dir = tempfile::tempdir().unwrap();
-        simulate(&SimulateSpec { recipe: "branching", cells, seed }, &dir.path().join("d"), &mut Hooks::default()).unwrap();
+        simulate(&SimulateSpec { recipe: "branching", cells, seed, ..Default::default() }, &dir.path().join("d"), &mut Hooks::default())
+            .unwrap();
         let dataset = Dataset::open(&dir.path().join("d")).unwrap();
         (dir, dataset)
     }
@@ -325,9 +341,9 @@ mod tests {
     #[test]
     fn an_unknown_recipe_lists_the_known() {
         let out = Path::new("never-made");
-        let error = simulate(&SimulateSpec { recipe: "branchin", cells: None, seed: 0 }, out, &mut Hooks::default()).unwrap_err();
+        let error = simulate(&SimulateSpec { recipe: "branchin", ..Default::default() }, out, &mut Hooks::default()).unwrap_err();
         assert!(error.to_string().contains("did you mean branching?"));
-        assert!(simulate(&SimulateSpec { recipe: "branching", cells: Some(0), seed: 0 }, out, &mut Hooks::default()).is_err());
+        assert!(simulate(&SimulateSpec { recipe: "branching", cells: Some(0), ..Default::default() }, out, &mut Hooks::default()).is_err());
         assert!(!out.exists());
     }
 }

@@ -1,12 +1,14 @@
-//! A matrix written row by row, cells by features, as the ending of the file's name says: `.npy` or `.csv`.
+//! A matrix written row by row, cells by features, as the ending of the file's name says: `.npy`, `.csv` or `.h5ad`.
 
 use crate::data::atomic::AtomicFile;
 use crate::data::npy::{Dtype, NpyWriter};
 use crate::error::{Error, Result};
+#[cfg(feature = "hdf5")]
+use crate::run::h5ad::{Cells, H5adWriter, Matrix};
 use std::path::Path;
 
 /// The endings that [`RowsWriter`] knows.
-pub const ENDINGS: &str = ".npy and .csv";
+pub const ENDINGS: &str = if cfg!(feature = "hdf5") { ".npy, .csv and .h5ad" } else { ".npy and .csv" };
 
 /// What kind of file a name asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,9 @@ pub enum Format {
     Npy,
     /// A header, then a row a cell that begins with the cell's id.
     Csv,
+    /// AnnData: the matrix with the cells' ids and labels.
+    #[cfg(feature = "hdf5")]
+    H5ad,
 }
 
 impl Format {
@@ -23,7 +28,8 @@ impl Format {
         match path.extension().and_then(|e| e.to_str()).map(str::to_lowercase).as_deref() {
             Some("npy") => Ok(Format::Npy),
             Some("csv") => Ok(Format::Csv),
-            Some("h5ad") => Err(Error::usage(format!("{}: this version does not write .h5ad yet, use {ENDINGS}", path.display()))),
+            #[cfg(feature = "hdf5")]
+            Some("h5ad") => Ok(Format::H5ad),
             _ => Err(Error::usage(format!("{}: the ending says what is written, and it is none of {ENDINGS}", path.display()))),
         }
     }
@@ -40,6 +46,8 @@ pub struct RowsWriter {
 enum Pending {
     Npy(NpyWriter),
     Csv(AtomicFile),
+    #[cfg(feature = "hdf5")]
+    H5ad(H5adWriter),
 }
 
 impl RowsWriter {
@@ -65,8 +73,17 @@ impl RowsWriter {
                 file.write(&line)?;
                 Pending::Csv(file)
             }
+            #[cfg(feature = "hdf5")]
+            Format::H5ad => return Err(Error::Internal(format!("{}: an .h5ad wants its cells", path.display()))),
         };
         Ok(RowsWriter { file, columns: columns.len(), left: rows, line })
+    }
+
+    /// Starts an `.h5ad` of a matrix with a row a cell. Its rows are given without leading columns, or with: the cells have them.
+    #[cfg(feature = "hdf5")]
+    pub fn annotated(path: &Path, cells: &Cells, matrix: &Matrix) -> Result<RowsWriter> {
+        let file = Pending::H5ad(H5adWriter::create(path, cells, matrix)?);
+        Ok(RowsWriter { file, columns: matrix.width(), left: cells.len(), line: Vec::new() })
     }
 
     /// The next row.
@@ -77,6 +94,8 @@ impl RowsWriter {
         self.left -= 1;
         match &mut self.file {
             Pending::Npy(file) => file.write(values),
+            #[cfg(feature = "hdf5")]
+            Pending::H5ad(file) => file.row(values),
             Pending::Csv(file) => {
                 self.line.clear();
                 for (i, field) in leading.iter().enumerate() {
@@ -99,6 +118,8 @@ impl RowsWriter {
         match self.file {
             Pending::Npy(file) => file.finish().map(|_| ()),
             Pending::Csv(file) => file.commit(),
+            #[cfg(feature = "hdf5")]
+            Pending::H5ad(file) => file.commit(),
         }
     }
 }
@@ -154,10 +175,10 @@ mod tests {
         let path = dir.path().join("z.npy");
         assert!(RowsWriter::create(&path, 2, &[], &["Z1"]).unwrap().commit().is_err());
         assert!(!path.exists());
-        for (name, says) in [("z.xlsx", ".npy and .csv"), ("z", ".npy and .csv"), ("z.h5ad", "does not write .h5ad yet")] {
+        for name in ["z.xlsx", "z"] {
             let e = Format::of(Path::new(name)).unwrap_err();
             assert_eq!(e.exit_code(), 2);
-            assert!(e.to_string().contains(says), "{e}");
+            assert!(e.to_string().contains(ENDINGS), "{e}");
         }
     }
 }

@@ -309,7 +309,8 @@ mod tests {
     fn a_projection_of_full_rank_loses_nothing_and_scales_all_components_alike() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("d");
-        simulate(&SimulateSpec { recipe: "branching", cells: Some(150), seed: 2 }, &path, &mut Hooks::default()).unwrap();
+        simulate(&SimulateSpec { recipe: "branching", cells: Some(150), seed: 2, ..Default::default() }, &path, &mut Hooks::default())
+            .unwrap();
         let d = Dataset::open(&path).unwrap();
         let m = d.modality(1);
         let rows: Vec<u32> = (0..150).collect();

@@ -6,6 +6,8 @@
 //!   Row      one cell: dense values `[features]`, or indices and values of its non-zeros; NaN is a missing value
 
 mod csv;
+#[cfg(feature = "hdf5")]
+mod hdf5;
 #[cfg(feature = "images")]
 mod images;
 mod mtx;
@@ -17,6 +19,7 @@ mod triplets;
 use std::path::{Path, PathBuf};
 
 use super::hooks::Hooks;
+use super::in_place::Place;
 use super::npy::Dtype;
 use crate::error::{Error, Result, nearest};
 
@@ -30,11 +33,13 @@ pub struct Format {
 }
 
 /// Every format, by extension.
-pub static FORMATS: [Format; 4] = [
+pub static FORMATS: &[Format] = &[
     Format { extensions: &[".csv", ".csv.gz", ".tsv", ".tsv.gz"], open: csv::open },
     Format { extensions: &[".npy"], open: npy::open },
     Format { extensions: &[".npz"], open: npz::open },
     Format { extensions: &[".mtx", ".mtx.gz"], open: mtx::open },
+    #[cfg(feature = "hdf5")]
+    Format { extensions: &[".h5ad", ".h5mu", ".h5"], open: hdf5::open },
 ];
 
 /// What a row of a MatrixMarket file without names beside it is.
@@ -61,7 +66,7 @@ impl RowsAre {
 pub struct Opening<'a> {
     /// The file or folder.
     pub file: &'a Path,
-    /// What stood after `#`: a 10x feature type, an array of an `.npz`.
+    /// What stood after `#`: a 10x feature type, an array of an `.npz`, an AnnData layer, a MuData modality.
     pub key: Option<&'a str>,
     /// `--rows`
     pub rows: Option<RowsAre>,
@@ -126,6 +131,21 @@ pub trait Rows {
     /// Where cell number `row` (from 0) stands, for messages: `line 7`.
     fn place(&self, row: usize) -> String {
         format!("row {row}")
+    }
+
+    /// Where the values lie as a dataset would keep them, or why they do not.
+    fn in_place(&self) -> Result<Place, &'static str> {
+        Err("its format is not mapped")
+    }
+
+    /// Labels of the cells that the file itself has; asked for once, after the last row.
+    fn labels(&mut self) -> Option<Table> {
+        None
+    }
+
+    /// What of the file was left out, in sentences.
+    fn notes(&mut self) -> Vec<String> {
+        Vec::new()
     }
 }
 

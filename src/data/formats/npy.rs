@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use super::{Head, Layout, Opening, Row, Rows, Source, finite};
+use crate::data::in_place::Place;
 use crate::data::mapped::MappedArray;
 use crate::data::npy::{Dtype, Header, decode_f32};
 use crate::error::{Error, Result};
@@ -45,11 +46,15 @@ pub(super) fn cells_and_shape(header: &Header, file: &Path, place: &str) -> Resu
 
 /// The type in which values are kept.
 pub(super) fn stored_as(dtype: Dtype) -> Layout {
-    Layout::Dense(match dtype {
+    Layout::Dense(kept_as(dtype))
+}
+
+pub(super) fn kept_as(dtype: Dtype) -> Dtype {
+    match dtype {
         Dtype::U8 | Dtype::Bool => Dtype::U8,
         Dtype::U16 => Dtype::U16,
         _ => Dtype::F32,
-    })
+    }
 }
 
 struct NpyRows {
@@ -112,6 +117,24 @@ impl Rows for NpyRows {
         decode_row(dtype, big_endian, body, self.missing_nan, self.array.file(), "", number, row)?;
         self.next += 1;
         Ok(true)
+    }
+
+    fn in_place(&self) -> Result<Place, &'static str> {
+        let header = self.array.header();
+        mappable(header.dtype, header.big_endian)?;
+        if header.fortran && header.shape.iter().filter(|&&d| d > 1).count() > 1 {
+            return Err("its array is in Fortran order");
+        }
+        Ok(Place { file: self.array.file().to_path_buf(), offset: header.body, dtype: kept_as(header.dtype) })
+    }
+}
+
+/// Whether elements are kept as they are.
+pub(super) fn mappable(dtype: Dtype, big_endian: bool) -> Result<(), &'static str> {
+    match dtype {
+        _ if big_endian && dtype.size() > 1 => Err("its numbers are big-endian"),
+        Dtype::F32 | Dtype::U8 | Dtype::U16 | Dtype::Bool => Ok(()),
+        _ => Err("its numbers are none of f32, u8, u16"),
     }
 }
 

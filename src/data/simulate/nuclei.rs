@@ -18,8 +18,8 @@ use super::super::labels::Given;
 use super::super::manifest::Provenance;
 use super::super::npy::Dtype;
 use super::super::pairs::Links;
-use super::RecipeSpec;
 use super::two_domain::poisson;
+use super::{RecipeSpec, SimulateSpec};
 use crate::engine::rng::Sequence;
 use crate::error::Result;
 
@@ -44,7 +44,8 @@ const CLASSES: [&str; 2] = ["peripheral", "central"];
 const LEVELS: u32 = 0x6e75_0000;
 const CELLS: u32 = 0x6e75_0100;
 
-fn write(mut builder: Builder, recipe: &RecipeSpec, cells: usize, seed: u64, hooks: &mut Hooks) -> Result<()> {
+fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: usize, hooks: &mut Hooks) -> Result<()> {
+    let seed = spec.seed;
     let mut levels = Sequence::new(seed, LEVELS, 0);
     let levels: Vec<f64> = (0..GENES).map(|_| f64::from(levels.next_normal()) - 1.0).collect();
     let (mut ids, mut classes) = (Vec::new(), Vec::new());
@@ -158,7 +159,8 @@ mod tests {
     fn classes_differ_where_the_recipe_says() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("d");
-        simulate(&SimulateSpec { recipe: "nuclei", cells: Some(300), seed: 1 }, &path, &mut Hooks::default()).unwrap();
+        simulate(&SimulateSpec { recipe: "nuclei", cells: Some(300), seed: 1, ..Default::default() }, &path, &mut Hooks::default())
+            .unwrap();
         let d = Dataset::open(&path).unwrap();
         assert_eq!(d.modality(0).image(), Some([1, 64, 64]));
         assert_eq!((d.modality(1).features(), d.links().len(), d.default_label()), (1000, 0, Some("chromatin")));

@@ -14,7 +14,7 @@ use super::super::hooks::Hooks;
 use super::super::labels::Given;
 use super::super::manifest::Provenance;
 use super::super::pairs::Links;
-use super::RecipeSpec;
+use super::{RecipeSpec, SimulateSpec};
 use crate::engine::rng::Sequence;
 use crate::error::Result;
 use std::sync::Arc;
@@ -36,7 +36,8 @@ const NAMES: [&str; 2] = ["rna", "atac"];
 const LEVELS: u32 = 0x7464_0000;
 const CELLS: u32 = 0x7464_0100;
 
-fn write(mut builder: Builder, recipe: &RecipeSpec, cells: usize, seed: u64, hooks: &mut Hooks) -> Result<()> {
+fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: usize, hooks: &mut Hooks) -> Result<()> {
+    let seed = spec.seed;
     let levels = Arc::new(Levels::draw(seed));
     let names: Vec<String> = (1..=GENES).map(|g| format!("gene{g:03}")).collect();
     let (mut ids, mut types) = (Vec::new(), Vec::new());
@@ -170,7 +171,8 @@ mod tests {
     fn make(cells: usize, seed: u64) -> (tempfile::TempDir, Dataset) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("d");
-        simulate(&SimulateSpec { recipe: "two-domain", cells: Some(cells), seed }, &path, &mut Hooks::default()).unwrap();
+        simulate(&SimulateSpec { recipe: "two-domain", cells: Some(cells), seed, ..Default::default() }, &path, &mut Hooks::default())
+            .unwrap();
         let dataset = Dataset::open(&path).unwrap();
         (dir, dataset)
     }

@@ -1,0 +1,219 @@
+//! `.h5ad` out: cells with their ids and labels, and one matrix of theirs, as scanpy goes on from.
+//!
+//!   embed      obsm/X_couplet [cells, latent]
+//!   translate  X [cells, features], the imputed values, with the features' names in var
+//!   obs        a categorical a label column, numbers where a column holds many of them; with several modalities also `cell` and `modality`
+//!   memory     ids and labels are in memory, the matrix goes row by row to the end of the file
+//!   source     anndata's on-disk format 0.1.0 (data frames 0.2.0, categoricals 0.2.0, arrays 0.2.0)
+
+mod tail;
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use hdf5_pure::{AttrValue, DatasetBuilder, FileBuilder, GroupBuilder};
+
+use crate::data::Dataset;
+use crate::data::atomic::AtomicFile;
+use crate::error::{Error, Result};
+
+/// A column with more different numbers than this is written as numbers, not as categories.
+const MOST_CLASSES_OF_NUMBERS: usize = 100;
+
+/// The cells of a file: what is known of each beside the matrix.
+pub struct Cells {
+    ids: Vec<String>,
+    columns: Vec<(String, Column)>,
+}
+
+/// A column of `obs`.
+pub enum Column {
+    /// Classes, and each cell's; none where it is missing.
+    Classes(Vec<String>, Vec<Option<u32>>),
+    /// A number a cell, NaN where it is missing.
+    Numbers(Vec<f64>),
+}
+
+/// The one matrix of a file.
+pub enum Matrix<'a> {
+    /// X, with the names of its features.
+    X(&'a [String]),
+    /// An array in obsm: its name and its width.
+    Obsm(&'a str, usize),
+}
+
+impl Matrix<'_> {
+    /// Columns.
+    pub fn width(&self) -> usize {
+        match self {
+            Matrix::X(features) => features.len(),
+            Matrix::Obsm(_, width) => *width,
+        }
+    }
+}
+
+impl Cells {
+    /// The cells of some modalities of a dataset, one modality after another, with their labels. With several the ids are made
+    /// different, where they are not, by the name of the modality at their end.
+    pub fn of(dataset: &Dataset, modalities: &[usize]) -> Result<Cells> {
+        let all = || modalities.iter().map(|&m| dataset.modality(m));
+        let plain: Vec<String> = all().flat_map(|m| m.cell_ids().iter().cloned()).collect();
+        let repeated = plain.iter().collect::<HashSet<_>>().len() < plain.len();
+        let ids =
+            if repeated { all().flat_map(|m| m.cell_ids().iter().map(|id| format!("{id}-{}", m.name()))).collect() } else { plain.clone() };
+        let mut cells = Cells { ids, columns: Vec::new() };
+        if modalities.len() > 1 {
+            let names = all().map(|m| m.name().to_string()).collect();
+            let codes = all().enumerate().flat_map(|(i, m)| std::iter::repeat_n(Some(i as u32), m.cells())).collect();
+            cells.add("modality", Column::Classes(names, codes));
+            let mut classes: Vec<String> = plain.clone();
+            classes.sort();
+            classes.dedup();
+            let codes = plain.iter().map(|id| classes.binary_search(id).ok().map(|i| i as u32)).collect();
+            cells.add("cell", Column::Classes(classes, codes));
+        }
+        for name in dataset.label_columns() {
+            let labels = dataset.label(name)?;
+            let codes: Vec<Option<u32>> = modalities.iter().flat_map(|&m| labels.rows[m].iter().copied()).collect();
+            let numbers: Vec<Option<f64>> = labels.classes.iter().map(|c| c.parse().ok().filter(|x: &f64| x.is_finite())).collect();
+            let column = if labels.classes.len() > MOST_CLASSES_OF_NUMBERS && numbers.iter().all(Option::is_some) {
+                Column::Numbers(codes.iter().map(|c| c.and_then(|c| numbers[c as usize]).unwrap_or(f64::NAN)).collect())
+            } else {
+                Column::Classes(labels.classes, codes)
+            };
+            cells.add(name, column);
+        }
+        Ok(cells)
+    }
+
+    /// Adds a column; one whose name is taken (or is that of the index) is called after it with a number.
+    pub fn add(&mut self, name: &str, column: Column) {
+        // A name with a slash would be a group in a group.
+        let name = name.replace('/', "_");
+        let taken = |n: &str| n == "_index" || n.is_empty() || self.columns.iter().any(|(have, _)| have == n);
+        let free = if taken(&name) { (2..).map(|i| format!("{name}_{i}")).find(|n| !taken(n)).unwrap_or_default() } else { name };
+        self.columns.push((free, column));
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
+/// A file on its way: everything but the matrix is written, its rows follow.
+pub struct H5adWriter {
+    file: AtomicFile,
+}
+
+impl H5adWriter {
+    /// Begins a file; every cell's row must follow.
+    pub fn create(path: &Path, cells: &Cells, matrix: &Matrix) -> Result<H5adWriter> {
+        let mut file = FileBuilder::new();
+        encode(&mut |name, value| file.set_attr(name, value), "anndata", "0.1.0");
+        let width = matrix.width();
+        let (at, features) = match matrix {
+            Matrix::X(features) => ("X".to_string(), *features),
+            Matrix::Obsm(name, _) => (format!("obsm/{name}"), &[][..]),
+        };
+        if let Matrix::X(_) = matrix {
+            one_row(file.create_dataset("X"), width);
+        }
+        let mut obs = file.create_group("obs");
+        frame(&mut obs, &cells.ids, &cells.columns)?;
+        file.add_group(obs.finish());
+        let mut var = file.create_group("var");
+        frame(&mut var, features, &[])?;
+        file.add_group(var.finish());
+        for name in ["layers", "obsm", "obsp", "uns", "varm", "varp"] {
+            let mut group = file.create_group(name);
+            encode(&mut |name, value| group.set_attr(name, value), "dict", "0.1.0");
+            if let Matrix::Obsm(array, _) = matrix
+                && name == "obsm"
+            {
+                one_row(group.create_dataset(array), width);
+            }
+            file.add_group(group.finish());
+        }
+        let image = file.finish().map_err(|e| Error::Internal(format!("{}: {e}", path.display())))?;
+        let image = tail::make_room(image, &at, cells.len() as u64, 4 * width as u64)?;
+        let mut file = AtomicFile::create(path)?;
+        AtomicFile::write(&mut file, &image)?;
+        Ok(H5adWriter { file })
+    }
+
+    /// The next row of the matrix.
+    pub fn row(&mut self, values: &[f32]) -> Result<()> {
+        AtomicFile::write(&mut self.file, bytemuck::cast_slice(values))
+    }
+
+    /// Gives the file its name.
+    pub fn commit(self) -> Result<()> {
+        self.file.commit()
+    }
+}
+
+/// The attributes by which anndata knows what a thing is.
+fn encode(set: &mut dyn FnMut(&str, AttrValue), kind: &str, version: &str) {
+    set("encoding-type", AttrValue::VarLenString(kind.into()));
+    set("encoding-version", AttrValue::VarLenString(version.into()));
+}
+
+fn encode_array(array: &mut DatasetBuilder, kind: &str) {
+    encode(
+        &mut |name, value| {
+            array.set_attr(name, value);
+        },
+        kind,
+        "0.2.0",
+    );
+}
+
+/// A matrix of one row, which [`tail`] gives its other rows.
+fn one_row(array: &mut DatasetBuilder, width: usize) {
+    array.with_f32_data(&vec![0.0; width]).with_shape(&[1, width as u64]);
+    encode_array(array, "array");
+}
+
+fn texts(array: &mut DatasetBuilder, texts: &[String]) {
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    array.with_vlen_strings(&texts);
+    encode_array(array, "string-array");
+}
+
+fn frame(group: &mut GroupBuilder, names: &[String], columns: &[(String, Column)]) -> Result<()> {
+    encode(&mut |name, value| group.set_attr(name, value), "dataframe", "0.2.0");
+    group.set_attr("_index", AttrValue::VarLenString("_index".into()));
+    let order: Vec<String> = columns.iter().map(|(name, _)| name.clone()).collect();
+    // anndata itself writes the empty list as one of floats.
+    group.set_attr("column-order", if order.is_empty() { AttrValue::F64Array(Vec::new()) } else { AttrValue::VarLenStringArray(order) });
+    texts(group.create_dataset("_index"), names);
+    for (name, column) in columns {
+        match column {
+            Column::Numbers(numbers) => {
+                encode_array(group.create_dataset(name).with_f64_data(numbers), "array");
+            }
+            Column::Classes(classes, codes) => {
+                let mut column = group.create_group(name);
+                encode(&mut |name, value| column.set_attr(name, value), "categorical", "0.2.0");
+                column.set_attr("ordered", AttrValue::U8(0));
+                texts(column.create_dataset("categories"), classes);
+                let code = |c: &Option<u32>| c.map_or(-1, |c| c as i32);
+                let array = column.create_dataset("codes");
+                match classes.len() {
+                    0..=127 => array.with_i8_data(&codes.iter().map(|c| code(c) as i8).collect::<Vec<_>>()),
+                    128..=32767 => array.with_i16_data(&codes.iter().map(|c| code(c) as i16).collect::<Vec<_>>()),
+                    _ => array.with_i32_data(&codes.iter().map(code).collect::<Vec<_>>()),
+                };
+                encode_array(array, "array");
+                group.add_group(column.finish());
+            }
+        }
+    }
+    Ok(())
+}
