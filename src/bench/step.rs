@@ -169,7 +169,7 @@ impl Bench {
     pub fn one(&mut self) -> Result<()> {
         let start = self.number as usize % self.plan.steps() * self.plan.batch();
         self.number += 1;
-        self.stepper.step(&mut self.step, &*self.model, None, &self.plan, self.number, start)?;
+        self.stepper.step(&mut self.step, &*self.model, None, &self.plan, [self.number; 2], start)?;
         self.step.finish()
     }
 

@@ -386,5 +386,7 @@ impl Vector for [f32; 4] {
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub mod conv;
+
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use super::ops::activation::Activation;
 use super::ops::batch_norm::{BatchNormState, Running};
+use super::ops::conv::ConvShape;
 use super::params::{Group, init};
 use super::step::{Step, Var};
 use crate::error::Result;
@@ -79,6 +80,74 @@ impl Mlp {
     }
 }
 
+/// A convolution of images, f(W ⋆ x + b).
+#[derive(Clone, Copy, Debug)]
+pub struct Conv {
+    /// W [out, in·k·k].
+    pub weight: Var,
+    /// b [1, out], or [`Var::NONE`].
+    pub bias: Var,
+    /// Channels, the input's height and width, kernel, stride, padding.
+    pub shape: ConvShape,
+    /// f.
+    pub activation: Activation,
+}
+
+impl Conv {
+    /// Weights, and biases if asked for, uniform on ±1/√(in·k·k), as PyTorch has them; the parameters are `NAME.weight` and `NAME.bias`.
+    pub fn fan_in(s: &mut Step, name: &str, group: Group, shape: ConvShape, bias: bool, activation: Activation) -> Conv {
+        let taps = shape.kernel * shape.kernel;
+        let [weight, bias] = weight_and_bias(s, name, group, [shape.channels_out, shape.channels_in * taps], (shape.channels_out, bias));
+        Conv { weight, bias, shape, activation }
+    }
+
+    /// x [B, in·H·W], result [B, out·H'·W'].
+    #[track_caller]
+    pub fn forward(&self, s: &mut Step, x: Var) -> Var {
+        s.conv2d(x, self.weight, self.bias, self.shape, self.activation)
+    }
+}
+
+/// A transposed convolution of images with bias and activation.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvTranspose {
+    /// W [in, out·k·k].
+    pub weight: Var,
+    /// b [1, out], or [`Var::NONE`].
+    pub bias: Var,
+    /// Channels, the input's height and width, kernel, stride, padding.
+    pub shape: ConvShape,
+    /// f.
+    pub activation: Activation,
+}
+
+impl ConvTranspose {
+    /// Weights, and biases if asked for, uniform on ±1/√(out·k·k): PyTorch counts the outputs here. Parameters as those of [`Conv`].
+    pub fn fan_in(s: &mut Step, name: &str, group: Group, shape: ConvShape, bias: bool, activation: Activation) -> ConvTranspose {
+        let taps = shape.kernel * shape.kernel;
+        let [weight, bias] = weight_and_bias(s, name, group, [shape.channels_in, shape.channels_out * taps], (shape.channels_out, bias));
+        ConvTranspose { weight, bias, shape, activation }
+    }
+
+    /// x [B, in·H·W], result [B, out·H'·W'].
+    #[track_caller]
+    pub fn forward(&self, s: &mut Step, x: Var) -> Var {
+        s.conv_transpose2d(x, self.weight, self.bias, self.shape, self.activation)
+    }
+}
+
+/// W [rows, cols] and, if asked for, as many biases, uniform on ±1/√cols.
+fn weight_and_bias(s: &mut Step, name: &str, group: Group, [rows, cols]: [usize; 2], (biases, wanted): (usize, bool)) -> [Var; 2] {
+    let (weight_name, bias_name) = (format!("{name}.weight"), format!("{name}.bias"));
+    let values = init::fan_in_uniform(s.seed(), &weight_name, rows * cols, cols);
+    let weight = s.parameter(weight_name, group, [rows, cols], values);
+    if !wanted {
+        return [weight, Var::NONE];
+    }
+    let values = init::fan_in_uniform(s.seed(), &bias_name, biases, cols);
+    [weight, s.parameter(bias_name, group, [1, biases], values)]
+}
+
 /// Batch normalisation with its running statistics.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchNorm {
@@ -106,5 +175,11 @@ impl BatchNorm {
     #[track_caller]
     pub fn forward(&self, s: &mut Step, x: Var, activation: Activation) -> Var {
         s.batch_norm(x, &self.state, activation)
+    }
+
+    /// x [B, width·P]: images of `width` channels, each normalised over cells and pixels. Result [B, width·P].
+    #[track_caller]
+    pub fn forward_images(&self, s: &mut Step, x: Var, activation: Activation) -> Var {
+        s.batch_norm_images(x, &self.state, activation)
     }
 }

@@ -107,11 +107,16 @@ pub struct Adam {
 impl Adam {
     /// For the group's parameters, all of which must have been made.
     pub fn new(s: &mut Step, group: Group, settings: AdamSettings) -> Result<Adam> {
+        Adam::named(s, &format!("adam.{group}"), group, settings)
+    }
+
+    /// The same with a name for its moments, for groups that several optimisers move.
+    pub fn named(s: &mut Step, name: &str, group: Group, settings: AdamSettings) -> Result<Adam> {
         s.seal()?;
         let (values, gradients) = s.params().group(group).unwrap_or((crate::device::Mem::EMPTY, crate::device::Mem::EMPTY));
         let dims = [1, values.len()];
-        let m = s.state(format!("adam.{group}.m"), dims, &[])?;
-        let v = s.state(format!("adam.{group}.v"), dims, &[])?;
+        let m = s.state(format!("{name}.m"), dims, &[])?;
+        let v = s.state(format!("{name}.v"), dims, &[])?;
         let (values, gradients) = (s.borrowed(values, dims), s.borrowed(gradients, dims));
         let knobs = [s.knob(0.0), s.knob(0.0), s.knob(0.0)];
         Ok(Adam { group, settings, values, gradients, m, v, knobs, steps: 0 })

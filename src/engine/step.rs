@@ -218,11 +218,20 @@ impl Step {
         self.tape_kept = self.tape.len();
     }
 
-    /// From here on gradients are computed for the parameters of this group alone, or for all. The others pass gradients on.
-    pub fn train_only(&mut self, group: Option<Group>) {
+    /// From here on gradients are computed for the parameters of which `moves` says so of their group. The others pass gradients on.
+    pub fn train_only(&mut self, moves: impl Fn(Group) -> bool) {
         for (of, v) in self.params.groups() {
-            self.vars[v.0 as usize].wants = group.is_none_or(|g| g == of);
+            self.vars[v.0 as usize].wants = moves(of);
         }
+    }
+
+    /// Runs `f` as in evaluation: nothing is dropped or drawn, batch norm takes its running statistics and leaves them as they are.
+    /// Gradients flow as they would outside.
+    pub fn evaluating<T>(&mut self, f: impl FnOnce(&mut Step) -> T) -> T {
+        let was = std::mem::replace(&mut self.training, false);
+        let t = f(self);
+        self.training = was;
+        t
     }
 
     /// Forgets the tape and the gradients, between the phases of a step: what a later phase computes starts from no gradient.

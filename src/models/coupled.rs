@@ -243,7 +243,7 @@ impl Coupled {
             ridge: settings.get("ridge")?.float()? as f32,
             missing_in: if settings.get("masked_mean")?.word()? == "all" { MissingIn::All } else { MissingIn::Observed },
             terms,
-            phases: vec![Phase { group: 0, optimiser, clip: 0.0 }],
+            phases: vec![Phase::of(0, optimiser)],
         })
     }
 

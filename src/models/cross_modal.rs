@@ -273,7 +273,7 @@ impl CrossModal {
             anchors,
             shuffle: settings.get("shuffle")?.flag()?,
             halve_every: count("halve_every")?,
-            phases: [DISCRIMINATORS, 0].map(|group| Phase { group, optimiser, clip: 0.0 }).to_vec(),
+            phases: [DISCRIMINATORS, 0].map(|group| Phase::of(group, optimiser)).to_vec(),
         })
     }
 

@@ -258,7 +258,7 @@ impl Jamie {
             pair_fraction: float("pair_fraction")?,
             stopping: Stopping::LeastLoss { min_epochs, min_increment: float("min_increment")? },
             terms,
-            phases: vec![Phase { group: 0, optimiser, clip: float("clip")? as f32 }],
+            phases: vec![Phase { clip: float("clip")? as f32, ..Phase::of(0, optimiser) }],
         })
     }
 
@@ -408,7 +408,7 @@ mod tests {
         model.losses(
             &mut s,
             0,
-            &Minibatch { x: &x, pairs: &[Var::NONE], inferred: Var::NONE, labels: &[], anchors: 0, shared: &[] },
+            &Minibatch { x: &x, pairs: &[Var::NONE], inferred: Var::NONE, labels: &[], anchors: 0, shared: &[], stage: 0 },
             &mut losses,
         );
         assert_eq!(losses.len(), model.terms(0).len());

@@ -47,20 +47,44 @@ pub struct Minibatch<'a> {
     pub anchors: usize,
     /// What [`Model::begin_step`] left for all phases.
     pub shared: &'a [Var],
+    /// The stage under way.
+    pub stage: usize,
 }
 
 /// The loss terms of a step, in the order of [`Model::terms`].
 pub type Losses = Vec<(Var, Weight)>;
 
-/// A set of parameters that steps on losses of its own; models that train everything at once have one.
+/// Parameters that step on losses of their own; models that train everything at once have one.
 #[derive(Clone, Debug)]
 pub struct Phase {
-    /// The group of parameters that moves.
-    pub group: usize,
-    /// By which optimiser.
-    pub optimiser: AdamSettings,
-    /// The longest that the phase's whole gradient may be; longer ones are shortened to it. 0: as it comes.
+    /// The groups of parameters that move, and by which optimiser. Those of two phases are two.
+    pub moves: Vec<(usize, AdamSettings)>,
+    /// The longest that the gradient of a group may be; longer ones are shortened to it. 0: as it comes.
     pub clip: f32,
+}
+
+impl Phase {
+    /// One group, gradients as they come.
+    pub fn of(group: usize, optimiser: AdamSettings) -> Phase {
+        Phase { moves: vec![(group, optimiser)], clip: 0.0 }
+    }
+}
+
+/// A part of a training that comes before or after others: which phases step, on what, for how long.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    /// Its name, for a person.
+    pub name: &'static str,
+    /// The phases that step in it.
+    pub phases: std::ops::Range<usize>,
+    /// Passes over the data.
+    pub epochs: usize,
+    /// Cells of a minibatch.
+    pub batch: usize,
+    /// How minibatches are made.
+    pub sampling: Sampling,
+    /// The one modality that it is about, if it is about one: an epoch is a pass over that.
+    pub only: Option<usize>,
 }
 
 /// How minibatches are made.
@@ -137,6 +161,12 @@ pub trait Model: Send {
         Sampling::Passes
     }
 
+    /// The stages of a training, in order. None: all phases as long as `epochs` says, in minibatches of `batch_size`, sampled as
+    /// [`Model::sampling`] says.
+    fn stages(&self) -> Vec<Stage> {
+        Vec::new()
+    }
+
     /// When training ends.
     fn stopping(&self) -> Stopping {
         Stopping::HeldOut
@@ -147,7 +177,7 @@ pub trait Model: Send {
         None
     }
 
-    /// What the learning rate of a step (from 1) is multiplied by.
+    /// What the learning rate of a stage's step (from 1) is multiplied by.
     fn rate(&self, _step: u64) -> f64 {
         1.0
     }

@@ -28,7 +28,7 @@ use crate::device::Device;
 use crate::engine::{Precision, Step};
 use crate::error::{Error, Result};
 use crate::models::settings::Settings;
-use crate::models::{Model, ModelSpec, Stopping};
+use crate::models::{Model, ModelSpec, Stage, Stopping};
 use crate::run::{Run, Saved, Tensor, bits, bits_list};
 use prepare::Preparation;
 use serde::{Deserialize, Serialize};
@@ -160,7 +160,8 @@ struct Training<'a> {
     run: Run,
     session: Session,
     stepper: Stepper,
-    plan: Plan,
+    /// One after the other, each with the epochs of a plan of its own.
+    stages: Vec<(Stage, Plan)>,
     held: Option<Plan>,
     training_rows: Vec<Vec<u32>>,
     epochs: usize,
@@ -176,7 +177,8 @@ struct Training<'a> {
 impl<'a> Training<'a> {
     fn new(mut request: TrainRequest<'a>) -> Result<Training<'a>> {
         let device = std::mem::replace(&mut request.device, Device::cpu());
-        let Preparation { session, stepper, plan, held, training_rows, settings, run, prepared } = Preparation::new(&mut request, device)?;
+        let Preparation { session, stepper, stages, held, training_rows, settings, run, prepared } =
+            Preparation::new(&mut request, device)?;
         (request.prepared)(&prepared);
         let phases = session.model.phases().len();
         let terms: Vec<String> = (0..phases).flat_map(|p| session.model.terms(p).to_vec()).collect();
@@ -192,14 +194,14 @@ impl<'a> Training<'a> {
             seconds: 0.0,
         };
         let mut training = Training {
-            epochs: settings.get("epochs")?.count()?,
+            epochs: stages.iter().map(|(stage, _)| stage.epochs).sum(),
             patience: if settings.has("patience") { settings.get("patience")?.count()? } else { 0 },
             select_sum: settings.get("select")?.word()? == "sum",
             request,
             run,
             session,
             stepper,
-            plan,
+            stages,
             held,
             training_rows,
             terms,
@@ -217,7 +219,6 @@ impl<'a> Training<'a> {
     }
 
     fn run(mut self) -> Result<TrainSummary> {
-        let steps = self.plan.steps();
         let mut history = self.run.history(self.at.epoch - 1)?;
         let (mut told, mut saved) = (None::<Instant>, Instant::now());
         let mut stopped = Stopped::Finished;
@@ -228,9 +229,13 @@ impl<'a> Training<'a> {
                 break;
             }
             let epoch_started = Instant::now();
-            self.plan.shuffle(self.at.epoch as u32);
+            let (stage, before) = self.stage();
+            let (what, plan) = &mut self.stages[stage];
+            let steps = plan.steps();
+            plan.shuffle(self.at.epoch as u32);
+            self.stepper.enter(stage, what.phases.clone());
             self.session.model.begin_epoch(&mut self.session.step, self.at.epoch);
-            self.stepper.begin_epoch(&mut self.session.step, &self.plan, true)?;
+            self.stepper.begin_epoch(&mut self.session.step, plan, true)?;
             if !resumed {
                 self.at.sums.fill(0.0);
             }
@@ -244,10 +249,11 @@ impl<'a> Training<'a> {
                     self.finish()?;
                     return Ok(self.summary(Stopped::Interrupted));
                 }
-                let number = ((self.at.epoch - 1) * steps + self.at.done + 1) as u64;
+                let number = self.steps_done() + 1;
+                let plan = &self.stages[stage].1;
                 let (s, model) = (&mut self.session.step, &*self.session.model);
                 let data = Some((self.request.dataset, self.session.inputs.as_mut_slice()));
-                self.stepper.step(s, model, data, &self.plan, number, self.at.done * self.plan.batch())?;
+                self.stepper.step(s, model, data, plan, [number, number - before], self.at.done * plan.batch())?;
                 self.at.done += 1;
                 self.watch_step()?;
                 let tell = told.is_none_or(|t| t.elapsed() >= TELL_EVERY);
@@ -290,17 +296,22 @@ impl<'a> Training<'a> {
     /// Held-out loss, a row of the history, the best weights so far.
     fn end_epoch(&mut self, history: &mut crate::run::history::History, took: Duration) -> Result<()> {
         let stopping = self.session.model.stopping();
-        let steps = self.plan.steps() as f64;
+        let steps = self.stages[self.stage().0].1.steps() as f64;
         let sums = self.stepper.sums(&mut self.session.step)?;
         let total = self.total(&sums, steps);
+        let counts = self.stepper.term_weights(&self.session.step);
+        // A term of another stage is no number here.
+        let means = sums.iter().zip(&counts).map(|(s, w)| w.map_or(f64::NAN, |_| s / steps));
         self.last = vec![("total".into(), total)];
-        self.last.extend(self.terms.iter().cloned().zip(sums.iter().map(|s| s / steps)));
+        self.last.extend(self.terms.iter().cloned().zip(means));
         if let Some(values) = self.held_out_terms()? {
-            let counts = self.stepper.term_weights(&self.session.step);
-            let weighted = counts.iter().zip(&values).filter_map(|(w, v)| v.map(|v| w * v)).sum();
+            let weighted = counts.iter().zip(&values).filter_map(|(w, v)| Some(w.as_ref()? * v.as_ref()?)).sum();
             self.at.held_out = if self.select_sum { values.iter().flatten().sum() } else { weighted };
             self.last.push(("held_out.total".into(), weighted));
-            let named = self.terms.iter().zip(values).filter_map(|(t, v)| v.map(|v| (format!("held_out.{t}"), v)));
+            // The columns are those of all stages, but for terms that held-out cells cannot have.
+            let several = self.stages.len() > 1;
+            let named =
+                self.terms.iter().zip(values).filter_map(|(t, v)| Some((format!("held_out.{t}"), v.or(several.then_some(f64::NAN))?)));
             self.last.extend(named);
             if stopping == Stopping::HeldOut && self.at.held_out < self.at.best {
                 (self.at.best, self.at.best_epoch) = (self.at.held_out, self.at.epoch);
@@ -324,11 +335,12 @@ impl<'a> Training<'a> {
     /// The held-out cells' loss terms with nothing dropped, in parts of equal size up to one cell; `None` without such cells, and for
     /// a term that needs what they do not have.
     fn held_out_terms(&mut self) -> Result<Option<Vec<Option<f64>>>> {
+        let batch = self.stages[self.stage().0].1.batch();
         let Some(held) = &mut self.held else { return Ok(None) };
         held.in_order();
         self.stepper.begin_epoch(&mut self.session.step, held, false)?;
         let slots = held.slots();
-        let parts = slots.div_ceil(self.plan.batch()).min((slots / self.session.model.smallest_batch()).max(1));
+        let parts = slots.div_ceil(batch).min((slots / self.session.model.smallest_batch()).max(1));
         let mut sums = vec![Some(0.0); self.terms.len()];
         for part in 0..parts {
             let (start, end) = (slots * part / parts, slots * (part + 1) / parts);
@@ -341,25 +353,45 @@ impl<'a> Training<'a> {
 
     fn total(&self, sums: &[f64], steps: f64) -> f64 {
         let counts = self.stepper.term_weights(&self.session.step);
-        counts.iter().zip(sums).map(|(w, s)| w * s).sum::<f64>() / steps
+        counts.iter().zip(sums).map(|(w, s)| w.map_or(0.0, |w| w * s)).sum::<f64>() / steps
     }
 
     /// An error that names step, term and operation if a loss was not finite.
     fn check_finite(&mut self) -> Result<()> {
         let Some((number, phase, term)) = self.stepper.stopped(&mut self.session.step)? else { return Ok(()) };
+        let (stage, before) = self.stage();
         let data = (self.request.dataset, self.session.inputs.as_mut_slice());
         let (s, model) = (&mut self.session.step, &*self.session.model);
-        let op = self.stepper.culprit(s, model, data, &self.plan, [number, phase as u64])?;
+        let op = self.stepper.culprit(s, model, data, &self.stages[stage].1, [number, number - before], phase)?;
         Err(Error::Diverged { step: number, term: self.session.model.terms(phase)[term].clone(), op })
     }
 
+    /// The stage of the epoch under way (the last one after all of them), and the steps of all stages before it.
+    fn stage(&self) -> (usize, u64) {
+        let (mut epoch, mut before, last) = (self.at.epoch, 0, self.stages.len() - 1);
+        for (i, (stage, plan)) in self.stages[..last].iter().enumerate() {
+            if epoch <= stage.epochs {
+                return (i, before);
+            }
+            epoch -= stage.epochs;
+            before += (stage.epochs * plan.steps()) as u64;
+        }
+        (last, before)
+    }
+
+    fn steps_done(&self) -> u64 {
+        let (stage, before) = self.stage();
+        let earlier: usize = self.stages[..stage].iter().map(|(s, _)| s.epochs).sum();
+        before + ((self.at.epoch - 1 - earlier) * self.stages[stage].1.steps() + self.at.done) as u64
+    }
+
     fn tell(&mut self, loss: f64) {
-        let steps = self.plan.steps();
+        let step = self.steps_done();
         (self.request.progress)(&TrainProgress {
             epoch: self.at.epoch,
             epochs: self.epochs,
-            step: ((self.at.epoch - 1) * steps + self.at.done) as u64,
-            steps: (self.epochs * steps) as u64,
+            step,
+            steps: self.stages.iter().map(|(stage, plan)| (stage.epochs * plan.steps()) as u64).sum(),
             loss,
             held_out: self.at.held_out.is_finite().then_some(self.at.held_out),
         });
@@ -413,13 +445,7 @@ impl<'a> Training<'a> {
     }
 
     fn summary(self, stopped: Stopped) -> TrainSummary {
-        TrainSummary {
-            epochs: self.at.epoch - 1,
-            steps: ((self.at.epoch - 1) * self.plan.steps() + self.at.done) as u64,
-            stopped,
-            seconds: self.at.seconds,
-            last: self.last,
-        }
+        TrainSummary { epochs: self.at.epoch - 1, steps: self.steps_done(), stopped, seconds: self.at.seconds, last: self.last }
     }
 }
 

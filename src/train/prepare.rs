@@ -16,7 +16,7 @@ use crate::engine::Step;
 use crate::error::{Error, Result};
 use crate::models::options::Value;
 use crate::models::settings::Settings;
-use crate::models::{Facts, Labels, Modality, Sampling};
+use crate::models::{Facts, Labels, Modality, Model, Sampling, Stage};
 use crate::run::{Config, ModalityShape, Run};
 use std::path::{Path, PathBuf};
 
@@ -31,10 +31,12 @@ pub struct Prepared {
     pub pairs: (usize, usize),
     /// Numbers that are learnt.
     pub parameters: usize,
-    /// Cells of a minibatch and minibatches of an epoch.
+    /// Cells of a minibatch and minibatches of an epoch, in the last stage.
     pub batch: (usize, usize),
     /// Known pairs beside a minibatch's cells, for a model that takes them so.
     pub anchors: usize,
+    /// The stages, one after the other: name, epochs, cells of a minibatch, minibatches of an epoch.
+    pub stages: Vec<(&'static str, usize, usize, usize)>,
     /// The label column that the model learns from, and its number of classes.
     pub labels: Option<(String, usize)>,
 }
@@ -59,7 +61,7 @@ pub struct PreparedModality {
 pub(super) struct Preparation {
     pub session: Session,
     pub stepper: Stepper,
-    pub plan: Plan,
+    pub stages: Vec<(Stage, Plan)>,
     pub held: Option<Plan>,
     pub training_rows: Vec<Vec<u32>>,
     pub settings: Settings,
@@ -125,13 +127,11 @@ impl Preparation {
         let resident = feed::resident(&mut room, dataset, &inputs);
         let mut step = Step::new(device, request.seed, request.precision)?;
         let model = (request.model.build)(&mut step, &settings, &modalities)?;
-        let batch = settings.get("batch_size")?.count()?;
-        let plan = match model.sampling() {
-            Sampling::Passes => Plan::new(request.seed, batch, training_rows.clone(), used),
-            Sampling::Draws { pair_fraction } => Plan::drawn(request.seed, batch, training_rows.clone(), used, pair_fraction),
-            Sampling::Separate { anchors, shuffle } => Plan::separate(request.seed, batch, training_rows.clone(), used, anchors, shuffle),
-        };
-        enough_cells(&*model, &plan, request.model)?;
+        let stages = stages(&*model, &settings)?;
+        let plans: Vec<Plan> = stages.iter().map(|stage| plan_of(stage, request.seed, &training_rows, &used)).collect();
+        for plan in &plans {
+            enough_cells(&*model, plan, request.model)?;
+        }
         let held = (held_rows.iter().all(|r| r.len() >= model.smallest_batch()))
             .then(|| Plan::new(request.seed, usize::MAX, held_rows.clone(), held_units));
         if held.is_none() && held_rows.iter().any(|r| !r.is_empty()) {
@@ -142,9 +142,10 @@ impl Preparation {
                 model.smallest_batch()
             )));
         }
-        let fully_paired = plan.fully_paired() && held.as_ref().is_none_or(Plan::fully_paired);
-        let slots = plan.slots().max(held.as_ref().map_or(0, Plan::slots));
-        let batch = plan.batch().max(held.as_ref().map_or(0, |h| h.slots().min(2 * plan.batch())));
+        let fully_paired = plans.iter().chain(&held).all(Plan::fully_paired);
+        let slots = plans.iter().chain(&held).map(Plan::slots).max().unwrap_or(0);
+        let batch = plans.iter().map(Plan::batch).max().unwrap_or(0);
+        let batch = batch.max(held.as_ref().map_or(0, |h| h.slots().min(2 * batch)));
         let mut feeds = Vec::new();
         for (m, p) in inputs.iter_mut().enumerate() {
             feeds.push(Feed::new(&mut step, dataset, m, p, slots, batch, resident[m])?);
@@ -170,6 +171,7 @@ impl Preparation {
                 resident: resident[m],
             }
         };
+        let plan = &plans[plans.len() - 1];
         let prepared = Prepared {
             device: described,
             modalities: (0..modalities.len()).map(told).collect(),
@@ -177,10 +179,36 @@ impl Preparation {
             parameters: step.params().count(),
             batch: (plan.batch() - plan.anchors(), plan.steps()),
             anchors: plan.anchors(),
+            stages: stages.iter().zip(&plans).map(|(s, p)| (s.name, s.epochs, p.batch() - p.anchors(), p.steps())).collect(),
             labels: learnt_from,
         };
+        let stages = stages.into_iter().zip(plans).collect();
         let session = Session::new(step, model, inputs);
-        Ok(Preparation { session, stepper, plan, held, training_rows, settings, run, prepared })
+        Ok(Preparation { session, stepper, stages, held, training_rows, settings, run, prepared })
+    }
+}
+
+/// The model's stages, or the one that the settings say.
+fn stages(model: &dyn Model, settings: &Settings) -> Result<Vec<Stage>> {
+    let (epochs, batch) = (settings.get("epochs")?.count()?, settings.get("batch_size")?.count()?);
+    let all = Stage { name: "training", phases: 0..model.phases().len(), epochs, batch, sampling: model.sampling(), only: None };
+    let stages = model.stages();
+    Ok(if stages.is_empty() { vec![all] } else { stages })
+}
+
+/// The epochs of a stage.
+fn plan_of(stage: &Stage, seed: u64, training: &[Vec<u32>], pairs: &[Unit]) -> Plan {
+    let Stage { batch, only, .. } = *stage;
+    let (mut rows, mut pairs) = (training.to_vec(), pairs.to_vec());
+    if let Some(only) = only {
+        // One row of the others fills their slots.
+        rows.iter_mut().enumerate().filter(|(m, _)| *m != only).for_each(|(_, rows)| rows.truncate(1));
+        pairs.clear();
+    }
+    match stage.sampling {
+        Sampling::Passes => Plan::new(seed, batch, rows, pairs),
+        Sampling::Draws { pair_fraction } => Plan::drawn(seed, batch, rows, pairs, pair_fraction),
+        Sampling::Separate { anchors, shuffle } => Plan::separate(seed, batch, rows, pairs, anchors, shuffle),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::engine::optim::Adam;
 use crate::engine::{Step, Var, Weight};
 use crate::error::Result;
 use crate::models::{Losses, Minibatch, Model};
+use std::ops::Range;
 
 /// As many modalities as a run may have.
 pub const MOST_MODALITIES: usize = 16;
@@ -28,12 +29,17 @@ pub struct Stepper {
     /// The inferred correspondence, for a model that learns from it.
     blocks: Option<Blocks>,
     labels: Option<LabelFeed>,
-    optimisers: Vec<Adam>,
+    /// By phase.
+    optimisers: Vec<Vec<Adam>>,
     clips: Vec<f32>,
+    /// The stage under way, and the phases that step in it.
+    stage: (usize, Range<usize>),
     ledgers: Vec<Ledger>,
     losses: Losses,
     shared: Vec<Var>,
     term_vars: Vec<Var>,
+    /// The weights of each phase's terms in its last step.
+    term_weights: Vec<Vec<Weight>>,
     graph: Option<GraphId>,
     /// Steps since the engine last changed what it launches: a captured step needs warm memory.
     warm: u32,
@@ -72,12 +78,39 @@ impl Stepper {
         }
         let (mut optimisers, mut ledgers) = (Vec::new(), Vec::new());
         for (p, phase) in model.phases().iter().enumerate() {
-            optimisers.push(Adam::new(s, phase.group, phase.optimiser)?);
+            let adam = |&(group, settings): &(usize, _)| Adam::named(s, &format!("adam.{p}.{group}"), group, settings);
+            optimisers.push(phase.moves.iter().map(adam).collect::<Result<Vec<_>>>()?);
             ledgers.push(Ledger::new(s, model.terms(p).len())?);
         }
         let clips = model.phases().iter().map(|p| p.clip).collect();
         let (losses, shared, term_vars) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Stepper { feeds, weights, blocks, labels, optimisers, clips, ledgers, losses, shared, term_vars, graph: None, warm: 0 })
+        let stage = (0, 0..optimisers.len());
+        let term_weights = (0..optimisers.len()).map(|p| vec![Weight::Fixed(0.0); model.terms(p).len()]).collect();
+        let (graph, warm) = (None, 0);
+        Ok(Stepper {
+            feeds,
+            weights,
+            blocks,
+            labels,
+            optimisers,
+            clips,
+            stage,
+            ledgers,
+            losses,
+            shared,
+            term_vars,
+            term_weights,
+            graph,
+            warm,
+        })
+    }
+
+    /// From the next step on it is this stage, in which these phases step.
+    pub fn enter(&mut self, stage: usize, phases: Range<usize>) {
+        if self.stage != (stage, phases.clone()) {
+            self.stage = (stage, phases);
+            (self.graph, self.warm) = (None, 0);
+        }
     }
 
     /// Takes over an epoch's order and weights, for training or for held-out cells.
@@ -98,8 +131,16 @@ impl Stepper {
         Ok(())
     }
 
-    /// Training step `number` (from 1) on the slots from `start`.
-    pub fn step(&mut self, s: &mut Step, model: &dyn Model, data: Option<Data>, plan: &Plan, number: u64, start: usize) -> Result<()> {
+    /// Training step `number` (from 1), the `in_stage`-th of its stage, on the slots from `start`.
+    pub fn step(
+        &mut self,
+        s: &mut Step,
+        model: &dyn Model,
+        data: Option<Data>,
+        plan: &Plan,
+        [number, in_stage]: [u64; 2],
+        start: usize,
+    ) -> Result<()> {
         let rows = plan.batch();
         if let Some((dataset, inputs)) = data {
             for (feed, p) in self.feeds.iter_mut().zip(inputs) {
@@ -109,8 +150,8 @@ impl Stepper {
         if let Some(blocks) = &mut self.blocks {
             blocks.stage(s, plan, start, rows)?;
         }
-        for o in &mut self.optimisers {
-            o.set_step(s, number, model.rate(number));
+        for o in self.optimisers[self.stage.1.clone()].iter_mut().flatten() {
+            o.set_step(s, in_stage, model.rate(in_stage));
         }
         if let Some(graph) = self.graph {
             s.write_clock(number, start)?;
@@ -139,21 +180,23 @@ impl Stepper {
         let given = self.given(s, plan.batch(), true);
         self.begin_step(s, model, &given, plan.anchors());
         s.keep_tape();
-        for phase in 0..self.optimisers.len() {
-            s.train_only(Some(self.optimisers[phase].group()));
+        for phase in self.stage.1.clone() {
+            s.train_only(|group| self.optimisers[phase].iter().any(|o| o.group() == group));
             self.losses_of(s, model, phase, &given, plan.anchors());
             self.term_vars.clear();
             self.term_vars.extend(self.losses.iter().map(|(v, _)| *v));
             self.ledgers[phase].add(s, &self.term_vars);
             s.backward(&self.losses);
-            if self.clips[phase] > 0.0 {
-                s.clip_gradients(self.optimisers[phase].group(), self.clips[phase]);
+            for optimiser in &mut self.optimisers[phase] {
+                if self.clips[phase] > 0.0 {
+                    s.clip_gradients(optimiser.group(), self.clips[phase]);
+                }
+                optimiser.step(s, &self.ledgers[phase]);
             }
-            self.optimisers[phase].step(s, &self.ledgers[phase]);
             model.after_step(s, phase, &self.ledgers[phase]);
             s.forget_gradients();
         }
-        s.train_only(None);
+        s.train_only(|_| true);
     }
 
     /// The minibatch of the step under way; in training with the inferred correspondence.
@@ -188,6 +231,7 @@ impl Stepper {
             labels: &given.labels[..labels],
             anchors,
             shared,
+            stage: self.stage.0,
         }
     }
 
@@ -202,6 +246,8 @@ impl Stepper {
         let mut losses = std::mem::take(&mut self.losses);
         losses.clear();
         model.losses(s, phase, &self.cells(given, anchors, &self.shared), &mut losses);
+        self.term_weights[phase].clear();
+        self.term_weights[phase].extend(losses.iter().map(|(_, w)| *w));
         self.losses = losses;
     }
 
@@ -221,6 +267,10 @@ impl Stepper {
         }
         let mut values = Vec::new();
         for phase in 0..self.optimisers.len() {
+            if !self.stage.1.contains(&phase) {
+                values.extend(model.terms(phase).iter().map(|_| None));
+                continue;
+            }
             s.begin(false, 0, start)?;
             let given = self.given(s, rows, false);
             self.begin_step(s, model, &given, plan.anchors());
@@ -237,13 +287,14 @@ impl Stepper {
         Ok(values)
     }
 
-    /// The weights of all phases' terms, as they were in the last step.
-    pub fn term_weights(&self, s: &Step) -> Vec<f64> {
+    /// The weights of all phases' terms, as they were in the last step; `None` for phases that do not step in this stage.
+    pub fn term_weights(&self, s: &Step) -> Vec<Option<f64>> {
         let value = |w: &Weight| match w {
             Weight::Fixed(w) => *w as f64,
             Weight::Knob(k) => s.value(*k) as f64,
         };
-        self.losses.iter().map(|(_, w)| value(w)).collect()
+        let phases = self.term_weights.iter().enumerate();
+        phases.flat_map(|(p, terms)| terms.iter().map(move |w| self.stage.1.contains(&p).then(|| value(w)))).collect()
     }
 
     /// The sums of all phases' terms since [`Stepper::set_sums`].
@@ -283,9 +334,10 @@ impl Stepper {
         model: &dyn Model,
         (dataset, inputs): Data,
         plan: &Plan,
-        [number, phase]: [u64; 2],
+        [number, in_stage]: [u64; 2],
+        phase: usize,
     ) -> Result<String> {
-        let start = (number as usize - 1) % plan.steps() * plan.batch();
+        let start = (in_stage as usize - 1) % plan.steps() * plan.batch();
         for (feed, p) in self.feeds.iter_mut().zip(inputs) {
             feed.stage(s, dataset, p, plan, start, plan.batch())?;
         }
@@ -295,7 +347,7 @@ impl Stepper {
         s.begin(true, number, start)?;
         let given = self.given(s, plan.batch(), true);
         self.begin_step(s, model, &given, plan.anchors());
-        self.losses_of(s, model, phase as usize, &given, plan.anchors());
+        self.losses_of(s, model, phase, &given, plan.anchors());
         Ok(s.first_not_finite().unwrap_or("the loss").to_string())
     }
 }

@@ -193,7 +193,7 @@ impl<'c> Bench<'c> {
         self.model.losses(
             &mut self.step,
             0,
-            &Minibatch { x: &self.x, pairs: &self.pairs, inferred: self.inferred, labels: &[], anchors: 0, shared: &[] },
+            &Minibatch { x: &self.x, pairs: &self.pairs, inferred: self.inferred, labels: &[], anchors: 0, shared: &[], stage: 0 },
             &mut losses,
         );
         losses
@@ -232,7 +232,7 @@ impl<'c> Bench<'c> {
         self.set_weights();
         let terms = self.model.terms(0).to_vec();
         self.check_names(&terms);
-        let (optimiser, clip) = (self.model.phases()[0].optimiser, self.model.phases()[0].clip);
+        let (optimiser, clip) = (self.model.phases()[0].moves[0].1, self.model.phases()[0].clip);
         let mut adam = Adam::new(&mut self.step, 0, optimiser).expect("Adam");
         let ledger = Ledger::new(&mut self.step, terms.len()).expect("a ledger");
         let tolerance = self.case.tolerance("losses");

@@ -8,12 +8,15 @@
 pub mod activation;
 pub mod aggregate;
 pub mod batch_norm;
+pub mod batch_norm_images;
 pub mod classes;
 pub mod consistency;
 pub mod contrast;
+pub mod conv;
 pub mod distance;
 pub mod gemm;
 pub mod gromov;
+mod images;
 pub mod latent;
 pub mod ledger;
 pub mod linear;
@@ -38,6 +41,7 @@ mod tests {
     use super::activation::Activation::{Identity, Relu};
     use super::batch_norm::{BatchNormState, Running};
     use super::classes::Target;
+    use super::conv::ConvShape;
     use super::gemm::Layout;
     use super::ledger::Ledger;
     use super::losses::MissingIn::Observed;
@@ -124,6 +128,26 @@ mod tests {
         s.gemm(Layout::NN, c, wide, narrow, false, None);
         s.gemm(Layout::NT, c, wide, wide, false, None);
         s.gemm(Layout::TN, c, narrow, narrow, false, None);
+        // Convolutions; one of few pixels and many channels shares its sums.
+        s.forget_gradients();
+        for [kernel, stride, padding] in [[4, 2, 1], [3, 1, 1]] {
+            let shape = |channels_in, channels_out| ConvShape { channels_in, channels_out, height: 4, width: 4, kernel, stride, padding };
+            let side = shape(1, 1).output()[0];
+            let (x, w) = (s.leaf([2, 32], &values(64, 1)), s.leaf([3, 2 * kernel * kernel], &vec![0.1; 6 * kernel * kernel]));
+            let (b, norm) = (s.leaf([1, 3], &[0.1; 3]), {
+                let [mean, variance] = [0.0, 1.0].map(|v| s.constant([1, 3], &[v; 3]));
+                BatchNormState { scale: Var::NONE, shift: Var::NONE, mean, variance, epsilon: 1e-3, keep: 0.9, running: Running::Unbiased }
+            });
+            let y = s.conv2d(x, w, b, shape(2, 3), Relu);
+            let y = s.batch_norm_images(y, &norm, Relu);
+            let back = ConvShape { height: side, width: side, ..shape(3, 2) };
+            let y = s.conv_transpose2d(y, w, Var::NONE, back, Identity);
+            let y = s.sum(y);
+            s.backward(&[(y, Weight::Fixed(1.0))]);
+        }
+        let (x, w) = (s.constant([1, 128 * 16], &values(2048, 1)), s.constant([4, 2048], &values(8192, 4)));
+        let shape = ConvShape { channels_in: 128, channels_out: 4, height: 4, width: 4, kernel: 4, stride: 2, padding: 1 };
+        s.conv2d(x, w, bias, shape, Relu);
         // The correspondence solvers'.
         let (table, y) = (s.constant([rows, rows], &values(81, 7)), s.alloc([1, 1]));
         s.prime_dual_move(&solver, table, 1, pace);
