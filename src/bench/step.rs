@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `patchseq` | coupled | 1,252 genes and 54 electrophysiological features, 4 × 50 and 4 × 60 ELU, latent 3, minimum singular value |
 //! | `multiome` | jamie | 512 and 512 principal components of paired cells, latent 32, all four losses |
+//! | `skin` | scican | 2,000 genes of both modalities, 22 classes, all terms, batch norm over what passes together |
 //! | `scicar` | cross-modal | 815 peaks and 2,613 genes, networks as wide as their features, three classes, no pairs |
 //!
 //! A step is what training does for one minibatch: gather, corrupt, forward, losses, backward, Adam.
@@ -65,6 +66,15 @@ pub static SHAPES: &[Shape] = &[
     },
     Shape { name: "multiome", model: "jamie", features: &[512, 512], batch: [512, 512], paired: true, classes: 0, options: &[] },
     Shape { name: "scicar", model: "cross-modal", features: &[815, 2613], batch: [32, 32], paired: false, classes: 3, options: &[] },
+    Shape {
+        name: "skin",
+        model: "scican",
+        features: &[2000, 2000],
+        batch: [1024, 1024],
+        paired: false,
+        classes: 22,
+        options: &["bn=joint"],
+    },
 ];
 
 /// A line of `couplet bench step --json`.
@@ -129,10 +139,10 @@ impl Bench {
         let modality = |(name, &features): (&String, &usize)| Modality { name: name.clone(), features, deviations: vec![1.0; features] };
         let modalities: Vec<Modality> = names.iter().zip(shape.features).map(modality).collect();
         let cells = 8 * batch;
-        (spec.resolve)(
-            &mut settings,
-            &Facts { modalities: &modalities, cells, pairs: if shape.paired { cells } else { 0 }, classes: shape.classes },
-        )?;
+        let class_counts: Vec<usize> = (0..shape.classes).map(|c| (0..cells).filter(|r| r % shape.classes == c).count()).collect();
+        let pairs = if shape.paired { cells } else { 0 };
+        let facts = Facts { modalities: &modalities, cells, fewest: cells, pairs, classes: shape.classes, class_counts: &class_counts };
+        (spec.resolve)(&mut settings, &facts)?;
         let mut step = Step::new(device, seed, precision)?;
         let model = (spec.build)(&mut step, &settings, &modalities)?;
         let rows: Vec<u32> = (0..cells as u32).collect();
@@ -142,7 +152,7 @@ impl Bench {
         let mut plan = match model.sampling() {
             Sampling::Passes => Plan::new(seed, batch, rows, units),
             Sampling::Draws { pair_fraction } => Plan::drawn(seed, batch, rows, units, pair_fraction),
-            Sampling::Separate { anchors, shuffle } => Plan::separate(seed, batch, rows, units, anchors, shuffle),
+            Sampling::Separate { anchors, shuffle, over } => Plan::separate(seed, batch, rows, units, anchors, shuffle, over),
         };
         let mut feeds = Vec::new();
         for (m, modality) in modalities.iter().enumerate() {

@@ -194,6 +194,72 @@ impl Adam {
     }
 }
 
+/// An optimiser's kind and settings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule {
+    /// Adam.
+    Adam(AdamSettings),
+    /// Stochastic gradient descent with Nesterov's momentum.
+    Sgd(SgdSettings),
+}
+
+impl From<AdamSettings> for Rule {
+    fn from(settings: AdamSettings) -> Rule {
+        Rule::Adam(settings)
+    }
+}
+
+impl From<SgdSettings> for Rule {
+    fn from(settings: SgdSettings) -> Rule {
+        Rule::Sgd(settings)
+    }
+}
+
+/// An optimiser of either kind.
+pub enum Optimiser {
+    /// Adam.
+    Adam(Adam),
+    /// Stochastic gradient descent with Nesterov's momentum.
+    Sgd(Sgd),
+}
+
+/// What the names of all optimisers' states begin with: they belong to a checkpoint, not to a model.
+pub const STATES: [&str; 2] = ["adam.", "sgd."];
+
+impl Optimiser {
+    /// For the group's parameters, all of which must have been made. Its states are called after `name`.
+    pub fn new(s: &mut Step, name: &str, group: Group, rule: Rule) -> Result<Optimiser> {
+        Ok(match rule {
+            Rule::Adam(settings) => Optimiser::Adam(Adam::named(s, &format!("adam.{name}"), group, settings)?),
+            Rule::Sgd(settings) => Optimiser::Sgd(Sgd::new(s, name, group, settings)?),
+        })
+    }
+
+    /// Sets the `t`-th step (from 1), with the learning rate scaled by `factor`: call it before the step begins.
+    pub fn set_step(&mut self, s: &mut Step, t: u64, factor: f64) {
+        match self {
+            Optimiser::Adam(o) => o.set_step(s, t, factor),
+            Optimiser::Sgd(o) => o.set_step(s, factor),
+        }
+    }
+
+    /// Moves the group by its gradients.
+    pub fn step(&mut self, s: &mut Step, ledger: &Ledger) {
+        match self {
+            Optimiser::Adam(o) => o.step(s, ledger),
+            Optimiser::Sgd(o) => o.step(s, ledger),
+        }
+    }
+
+    /// The group of parameters that it moves.
+    pub fn group(&self) -> Group {
+        match self {
+            Optimiser::Adam(o) => o.group(),
+            Optimiser::Sgd(o) => o.group(),
+        }
+    }
+}
+
 /// Zero gradients for the group's parameters that none has reached.
 fn zero_untouched(s: &mut Step, group: Group) {
     // Not in a usual step: every parameter has its gradient then, and nothing is allocated.

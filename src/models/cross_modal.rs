@@ -29,7 +29,7 @@
 
 use super::options::{Kind, OptionSpec, Per, Value};
 use super::settings::Settings;
-use super::{Facts, Labels, Losses, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stopping, inference, pair_index};
+use super::{Facts, Labels, Losses, Minibatch, Modality, Model, ModelSpec, PassOver, Phase, Sampling, Stopping, inference, pair_index};
 use crate::engine::nn::Linear;
 use crate::engine::ops::activation::Activation;
 use crate::engine::ops::batch_norm::BatchNormState;
@@ -385,7 +385,7 @@ impl Model for CrossModal {
         self.head.map(|head| head.forward(s, z))
     }
 
-    fn before_norm(&self, _s: &mut Step, _modality: usize, _x: Var) -> Option<(Var, BatchNormState)> {
+    fn before_norm(&self, _s: &mut Step, _modality: usize, _layer: usize, _x: Var) -> Option<(Var, BatchNormState)> {
         None
     }
 
@@ -398,7 +398,7 @@ impl Model for CrossModal {
     }
 
     fn sampling(&self) -> Sampling {
-        Sampling::Separate { anchors: self.anchors, shuffle: self.shuffle }
+        Sampling::Separate { anchors: self.anchors, shuffle: self.shuffle, over: PassOver::Largest }
     }
 
     fn stopping(&self) -> Stopping {
@@ -423,7 +423,7 @@ mod tests {
             names.iter().zip(features).map(|(n, f)| Modality { name: n.clone(), features: f, deviations: vec![1.0; f] }).collect();
         let mut settings = Settings::new(SPEC.name, SPEC.options, &names)?;
         settings.apply_flags(&flags.iter().map(|f| f.to_string()).collect::<Vec<_>>())?;
-        resolve(&mut settings, &Facts { modalities: &modalities, cells: 1000, pairs: 100, classes })?;
+        resolve(&mut settings, &Facts { modalities: &modalities, cells: 1000, pairs: 100, classes, ..Facts::default() })?;
         let mut s = Step::new(Device::cpu(), 3, Precision::F32)?;
         let model = CrossModal::new(&mut s, &settings, &modalities)?;
         Ok((s, model))

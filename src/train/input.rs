@@ -3,6 +3,7 @@
 //!
 //!   forward    x → steps → V (x - m) → (s - μ)/σ             V `[width, features]`, m `[features]`; μ, σ scalars over all training scores
 //!   backward   s → σ s + μ → Vᵀ s + m                        in the preprocessed units of the features
+//!   columns    of a model whose modalities have the same features: those that all of them have, in the order of the first
 //!   fitted     on the training cells alone, and kept with the run
 //!
 //! One scalar scales all components: their relative size stays as the principal components left it (JAMIE, section on preprocessing).
@@ -24,6 +25,8 @@ const ROWS: usize = 256;
 pub struct Input {
     preprocess: Preprocess,
     projection: Option<Projection>,
+    /// The features that a model is given, if not all of them in their order; without projection.
+    columns: Option<Vec<u32>>,
     scratch: Vec<f32>,
 }
 
@@ -61,7 +64,7 @@ struct Projection {
 impl Input {
     /// Fits the steps and, if `components` is not 0, that many components (as many as there are cells or features at most).
     pub fn fit(modality: &Modality, rows: &[u32], recipe: &Recipe, components: usize, seed: u64) -> Result<Input> {
-        let mut input = Input { preprocess: Preprocess::fit(modality, rows, recipe)?, projection: None, scratch: Vec::new() };
+        let mut input = Input::of(Preprocess::fit(modality, rows, recipe)?, None);
         let width = components.min(rows.len()).min(modality.features());
         if width > 0 {
             let features = modality.features();
@@ -87,6 +90,11 @@ impl Input {
         Ok(input)
     }
 
+    /// With these steps, of these features alone or all of them.
+    pub fn of(preprocess: Preprocess, columns: Option<Vec<u32>>) -> Input {
+        Input { preprocess, projection: None, columns, scratch: Vec::new() }
+    }
+
     /// The preprocessing steps.
     pub fn preprocess(&self) -> &Preprocess {
         &self.preprocess
@@ -94,23 +102,49 @@ impl Input {
 
     /// How many numbers a model is given of a cell.
     pub fn width(&self) -> usize {
-        self.projection.as_ref().map_or(self.preprocess.features(), |p| p.width)
+        match (&self.projection, &self.columns) {
+            (Some(p), _) => p.width,
+            (None, Some(columns)) => columns.len(),
+            (None, None) => self.preprocess.features(),
+        }
+    }
+
+    /// The features that a model is given, if not all of them in their order.
+    pub fn columns(&self) -> Option<&[u32]> {
+        self.columns.as_deref()
     }
 
     /// What is done to a row, for a person.
     pub fn describe(&self) -> String {
         let steps = self.preprocess.recipe().to_string();
-        self.projection.as_ref().map_or(steps.clone(), |p| format!("{steps}, {} principal components", p.width))
+        match (&self.projection, &self.columns) {
+            (Some(p), _) => format!("{steps}, {} principal components", p.width),
+            (None, Some(columns)) => format!("{steps}, {} common features", columns.len()),
+            (None, None) => steps,
+        }
     }
 
     /// The standard deviation of each number that a model is given, over the training cells.
     pub fn deviations(&self) -> Vec<f32> {
-        self.projection.as_ref().map_or_else(|| self.preprocess.unit_sd().to_vec(), |p| vec![1.0; p.width])
+        let sd = self.preprocess.unit_sd();
+        match (&self.projection, &self.columns) {
+            (Some(p), _) => vec![1.0; p.width],
+            (None, Some(columns)) => columns.iter().map(|&c| sd[c as usize]).collect(),
+            (None, None) => sd.to_vec(),
+        }
     }
 
     /// Rows of a modality as a model is given them: `out` [rows, width]. An error names the cell and the feature.
     pub fn rows(&mut self, modality: &Modality, rows: &[u32], out: &mut [f32]) -> Result<()> {
         let (features, width) = (self.preprocess.features(), self.width());
+        if let Some(columns) = &self.columns {
+            self.scratch.resize(features, 0.0);
+            for (out, &row) in out.chunks_exact_mut(width.max(1)).zip(rows) {
+                self.preprocess.row(modality, row as usize, &mut self.scratch[..features])?;
+                out.iter_mut().zip(columns).for_each(|(out, &c)| *out = self.scratch[c as usize]);
+            }
+            return Ok(());
+        }
         let Some(projection) = &self.projection else {
             for (out, &row) in out.chunks_exact_mut(width.max(1)).zip(rows) {
                 self.preprocess.row(modality, row as usize, out)?;
@@ -140,29 +174,46 @@ impl Input {
 
     /// Preprocessed values x [rows, features] as a model is given them: `out` [rows, width].
     pub fn project(&self, x: &[f32], out: &mut [f32]) {
-        match &self.projection {
-            None => out.copy_from_slice(x),
-            Some(p) => p.forward(x, x.len() / p.centre.len(), out),
+        match (&self.projection, &self.columns) {
+            (Some(p), _) => p.forward(x, x.len() / p.centre.len(), out),
+            (None, Some(columns)) => {
+                let rows = out.chunks_exact_mut(columns.len()).zip(x.chunks_exact(self.preprocess.features()));
+                rows.for_each(|(out, x)| out.iter_mut().zip(columns).for_each(|(out, &c)| *out = x[c as usize]));
+            }
+            (None, None) => out.copy_from_slice(x),
         }
     }
 
     /// One preprocessed feature of a cell that a model made, `y` `[width]`.
     pub fn feature(&self, y: &[f32], feature: usize) -> f32 {
+        if let Some(columns) = &self.columns {
+            // What the model knows nothing of is the mean cell's.
+            let at = columns.iter().position(|&c| c as usize == feature);
+            return at.map_or(self.preprocess.unit_mean()[feature], |at| y[at]);
+        }
         let Some(p) = &self.projection else { return y[feature] };
         let column = p.components.iter().skip(feature).step_by(p.centre.len());
         let sum: f64 = y.iter().zip(column).map(|(s, v)| (s * p.deviation + p.mean) as f64 * *v as f64).sum();
         (sum + p.centre[feature] as f64) as f32
     }
 
-    /// What a model makes of cells, `y` [rows, width], as preprocessed features: `out` [rows, features].
+    /// What a model makes of cells, `y` [rows, width], as preprocessed features: `out` [rows, features]. Features that the model is not
+    /// given are the mean cell's.
     pub fn features(&self, y: &[f32], out: &mut Vec<f32>) {
         out.clear();
-        match &self.projection {
-            None => out.extend_from_slice(y),
-            Some(p) => {
+        match (&self.projection, &self.columns) {
+            (Some(p), _) => {
                 out.resize(y.len() / p.width * p.centre.len(), 0.0);
                 p.backward(y, out);
             }
+            (None, Some(columns)) => {
+                for y in y.chunks_exact(columns.len()) {
+                    let first = out.len();
+                    out.extend_from_slice(self.preprocess.unit_mean());
+                    y.iter().zip(columns).for_each(|(&y, &c)| out[first + c as usize] = y);
+                }
+            }
+            (None, None) => out.extend_from_slice(y),
         }
     }
 
@@ -176,6 +227,9 @@ impl Input {
             tensor("unit_mean", p.unit_mean()),
             tensor("unit_sd", p.unit_sd()),
         ];
+        if let Some(columns) = &self.columns {
+            all.push(tensor("columns", &columns.iter().map(|&c| c as f32).collect::<Vec<f32>>()));
+        }
         if let Some(p) = &self.projection {
             all.push((format!("preprocess.{name}.components"), [p.width, p.centre.len()], p.components.clone()));
             all.push(tensor("centre", &p.centre));
@@ -206,7 +260,12 @@ impl Input {
                 Some(p)
             }
         };
-        Ok(Input { preprocess, projection, scratch: Vec::new() })
+        let columns = saved.get(&format!("preprocess.{name}.columns")).map(|(_, columns)| {
+            let known = |&c: &f32| c >= 0.0 && c.fract() == 0.0 && (c as usize) < preprocess.features();
+            let damaged = || Error::usage(format!("the list of {name}'s features is damaged: train the run again"));
+            columns.iter().all(known).then(|| columns.iter().map(|&c| c as u32).collect()).ok_or_else(damaged)
+        });
+        Ok(Input { preprocess, projection, columns: columns.transpose()?, scratch: Vec::new() })
     }
 }
 
@@ -247,6 +306,27 @@ mod tests {
     use super::*;
     use crate::data::simulate::{SimulateSpec, simulate};
     use crate::data::{Dataset, Hooks};
+
+    #[test]
+    fn chosen_features_come_in_their_order_and_go_back_to_their_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d");
+        simulate(&SimulateSpec { recipe: "branching", cells: Some(20), seed: 2 }, &path, &mut Hooks::default()).unwrap();
+        let d = Dataset::open(&path).unwrap();
+        let (m, rows) = (d.modality(1), (0..20).collect::<Vec<u32>>());
+        let preprocess = Preprocess::fit(m, &rows, &Recipe::parse("none").unwrap()).unwrap();
+        let (mut all, mut chosen) = (Input::of(preprocess.clone(), None), Input::of(preprocess, Some(vec![7, 99, 0])));
+        let (mut whole, mut part, mut projected, mut back) = (vec![0.0; 200], vec![0.0; 6], vec![0.0; 6], Vec::new());
+        all.rows(m, &[3, 5], &mut whole).unwrap();
+        chosen.rows(m, &[3, 5], &mut part).unwrap();
+        assert_eq!(part, [7, 99, 0, 107, 199, 100].map(|i| whole[i]));
+        chosen.project(&whole, &mut projected);
+        assert_eq!((chosen.width(), &projected), (3, &part));
+        chosen.features(&part, &mut back);
+        assert_eq!((back[7], back[199], back[100]), (whole[7], whole[199], whole[100]));
+        assert_eq!(back[50], chosen.preprocess().unit_mean()[50], "the mean cell's");
+        assert_eq!((chosen.feature(&part[..3], 99), chosen.feature(&part[..3], 50)), (back[99], back[50]));
+    }
 
     #[test]
     fn a_projection_of_full_rank_loses_nothing_and_scales_all_components_alike() {

@@ -9,6 +9,7 @@ pub mod activation;
 pub mod aggregate;
 pub mod batch_norm;
 pub mod batch_norm_images;
+pub mod centres;
 pub mod classes;
 pub mod consistency;
 pub mod contrast;
@@ -112,7 +113,12 @@ mod tests {
         let (mixed, turned) = (s.mix(a, b, knob), s.reverse_gradient(b, knob));
         let views = [a, turned].map(|v| s.transposed(v));
         let said = [s.consistency(a, [b, mixed], knob), s.logistic(turned, 1.0), s.nt_xent(views[0], views[1], 0.5)];
-        let losses: Vec<_> = said.into_iter().chain(terms).chain(more).chain(adversarial).map(|t| (t, Weight::Fixed(1.0))).collect();
+        let shares = s.softmax(a);
+        let sure = s.constant([rows, 2], &[9.0; 18]);
+        let centres = s.leaf([2, p], &values(2 * p, 6));
+        let near = [s.centre_distance(shares, sure, centres, 0.4)];
+        let losses: Vec<_> =
+            said.into_iter().chain(near).chain(terms).chain(more).chain(adversarial).map(|t| (t, Weight::Fixed(1.0))).collect();
         s.backward(&losses);
         s.clip_gradients(0, 1.0);
         adam.step(&mut s, &ledger);
