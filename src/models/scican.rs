@@ -72,9 +72,6 @@ const GENERATOR: Group = 2;
 const CODES: Group = 3;
 const PROFILES: Group = 4;
 
-/// Widths of the discriminators' hidden layers: of codes, of profiles.
-const DISCRIMINATORS: [usize; 2] = [64, 512];
-
 /// The model, built.
 pub struct Scican {
     encoder: Encoder,

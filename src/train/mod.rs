@@ -30,11 +30,11 @@ use crate::engine::optim::STATES;
 use crate::engine::{Precision, Step};
 use crate::error::{Error, Result};
 use crate::models::settings::Settings;
-use crate::models::{Model, ModelSpec, Stage, Stopping};
+use crate::models::{Labels, Model, ModelSpec, Stage, Stopping};
 use crate::run::{Run, Saved, Tensor, bits, bits_list};
 use prepare::Preparation;
 use serde::{Deserialize, Serialize};
-use session::Session;
+use session::{Session, most_likely};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -44,6 +44,8 @@ use stepper::Stepper;
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
 /// The progress is told at most this often.
 const TELL_EVERY: Duration = Duration::from_millis(100);
+/// Cells whose classes are predicted at once.
+const PREDICTED_AT_ONCE: usize = 1 << 14;
 
 /// What to train.
 pub struct TrainRequest<'a> {
@@ -167,6 +169,8 @@ struct Training<'a> {
     held: Option<Plan>,
     /// How often an epoch goes through its minibatches: once, or once a phase.
     passes: usize,
+    /// The names of the classes that the model learns.
+    classes: Option<Vec<String>>,
     training_rows: Vec<Vec<u32>>,
     epochs: usize,
     patience: usize,
@@ -200,6 +204,7 @@ impl<'a> Training<'a> {
         let mut training = Training {
             epochs: stages.iter().map(|(stage, _)| stage.epochs).sum(),
             patience: if settings.has("patience") { settings.get("patience")?.count()? } else { 0 },
+            classes: classes_of(&request, &settings)?,
             passes: if session.model.phase_by_phase() { phases } else { 1 },
             select_sum: settings.get("select")?.word()? == "sum",
             request,
@@ -449,13 +454,51 @@ impl<'a> Training<'a> {
             let all: Vec<u32> = (0..modality.cells() as u32).collect();
             self.session.embed(dataset, m, &all, &mut |_, z| out.row(&[], z))?;
             out.commit()?;
+            self.predict(m, &all)?;
         }
         Ok(())
+    }
+
+    /// Writes which class the model's head gives every cell of a modality, where it has a head: `predicted.NAME.csv`.
+    fn predict(&mut self, m: usize, rows: &[u32]) -> Result<()> {
+        let Some(classes) = &self.classes else { return Ok(()) };
+        let (dataset, latent) = (self.request.dataset, self.session.model.latent());
+        let modality = dataset.modality(m);
+        let mut out = None;
+        for (first, rows) in (0..).step_by(PREDICTED_AT_ONCE).zip(rows.chunks(PREDICTED_AT_ONCE)) {
+            let mut codes = Vec::with_capacity(rows.len() * latent);
+            self.session.embed(dataset, m, rows, &mut |_, z| {
+                codes.extend_from_slice(z);
+                Ok(())
+            })?;
+            let Some((n, probabilities)) = self.session.class_probabilities(&codes)? else { return Ok(()) };
+            if out.is_none() {
+                out = Some(self.run.write_predictions(modality.name(), modality.cells(), classes)?);
+            }
+            for (i, p) in probabilities.chunks_exact(n).enumerate() {
+                let best = most_likely(p);
+                let values: Vec<f32> = std::iter::once(p[best]).chain(p.iter().copied()).collect();
+                let label = classes.get(best).map_or("", String::as_str);
+                if let Some(out) = &mut out {
+                    out.row(&[modality.cell_id(first + i), label], &values)?;
+                }
+            }
+        }
+        out.map_or(Ok(()), |out| out.commit().map(|_| ()))
     }
 
     fn summary(self, stopped: Stopped) -> TrainSummary {
         TrainSummary { epochs: self.at.epoch - 1, steps: self.steps_done(), stopped, seconds: self.at.seconds, last: self.last }
     }
+}
+
+/// The names of the classes that a model learns, if it learns any.
+fn classes_of(request: &TrainRequest, settings: &Settings) -> Result<Option<Vec<String>>> {
+    if (request.model.labels)(settings)? != Labels::Classes {
+        return Ok(None);
+    }
+    let column = request.labels.as_deref().or(request.dataset.default_label());
+    column.map(|c| request.dataset.label(c).map(|l| l.classes)).transpose()
 }
 
 /// How often the phases of a stage's `number`-th step have been taken, that step included, where an epoch of `steps` minibatches is gone

@@ -31,7 +31,8 @@ impl Align {
         }
         let [features, hidden, latent] = widths;
         let generator = (back || profile || cycle).then(|| Generator::new(s, GENERATOR, [latent, hidden, features])).transpose()?;
-        let [narrow, wide] = DISCRIMINATORS;
+        let count = |key: &str| settings.get(key).and_then(|v| v.count());
+        let (narrow, wide) = (count("disc_code")?, count("disc_profile")?);
         let codes = (adv || back).then(|| Discriminator::new(s, "disc.code", CODES, latent, narrow)).transpose()?;
         let profiles = profile.then(|| Discriminator::new(s, "disc.profile", PROFILES, features, wide)).transpose()?;
         let names = [

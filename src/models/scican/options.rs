@@ -28,6 +28,14 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         "auto",
         "units of encoder's and generator's hidden layer: 1024; unlabelled: 1000",
     ),
+    option("disc_code", Per::Run, Kind::Int { min: 1, max: 1 << 16 }, "64", "units of the hidden layers of the discriminator of codes"),
+    option(
+        "disc_profile",
+        Per::Run,
+        Kind::Int { min: 1, max: 1 << 16 },
+        "512",
+        "units of the hidden layers of the discriminator of profiles",
+    ),
     option("latent_act", Per::Run, Kind::Choice(&["relu", "tanh"]), "relu", "the encoder's last activation"),
     option(
         "bn",
