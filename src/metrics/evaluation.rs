@@ -12,7 +12,7 @@ use super::matrix::{Matrix, stream};
 use super::neighbours::Distance;
 use super::phenotype::{along, area, lda_axis};
 use super::silhouette::{EXACT, silhouette};
-use super::transfer::{Scores, Settings, cross_validate, hold_out};
+use super::transfer::{F1, LinearSvm, Scores, Settings, cross_validate, f1, hold_out};
 use super::unshared::{each_against_the_rest, nearest_distances};
 use crate::engine::rng::Sequence;
 use std::collections::BTreeSet;
@@ -24,6 +24,8 @@ type Accuracy = fn(Matrix<'_>, Matrix<'_>, &[(u32, u32)], [usize; 4]) -> Option<
 pub const FOLDS: usize = 10;
 /// Components of the mixtures behind `ami` where there are no labels to count.
 const COMPONENTS: usize = 10;
+/// Support vector machines learn from at most so many training cells.
+const LEARNT: usize = 20_000;
 /// Mixtures are fitted to at most so many training cells; all cells are labelled.
 const FITTED: usize = 5_000;
 
@@ -148,6 +150,7 @@ impl<'e, 'a> Part<'e, 'a> {
         self.fill_alignment(out);
         self.fill_transfer(out);
         self.fill_discriminants(out);
+        self.fill_f1(out);
         self.fill_silhouettes(out);
         self.fill_types(out);
         self.fill_clusters(clusters, out);
@@ -258,6 +261,20 @@ impl<'e, 'a> Part<'e, 'a> {
         }
     }
 
+    /// f1: the second modality's labels by a machine that learnt the first's.
+    fn fill_f1(&self, out: &mut Metrics) {
+        let [first, second, ..] = self.all.modalities.as_slice() else { return };
+        let (Some(known), Some(wanted)) = (first.labels, second.labels) else { return };
+        let cells = |m: usize| self.cells(m);
+        let train = self.train(0);
+        let learn = Labelled { cells: cells(0), rows: &train, labels: known };
+        let told = Labelled { cells: cells(1), rows: &self.rows[1], labels: wanted };
+        if let Some(f) = label_transfer(learn, told, self.all.seed, out) {
+            out.set("f1.macro", f.of_classes);
+            out.set("f1.weighted", f.of_cells);
+        }
+    }
+
     fn fill_silhouettes(&self, out: &mut Metrics) {
         let mut joint = Vec::new();
         let (mut by_label, mut by_modality) = (Vec::new(), Vec::new());
@@ -340,6 +357,23 @@ impl<'e, 'a> Part<'e, 'a> {
             }
         }
     }
+}
+
+/// F1 of a linear support vector machine that learns the one's labels and tells the other's; `None` where there are no two classes, or as
+/// many as every other cell has one of its own. A machine learns from [`LEARNT`] cells at most.
+pub fn label_transfer(learn: Labelled<'_>, told: Labelled<'_>, seed: u64, out: &mut Metrics) -> Option<F1> {
+    let of = |l: &Labelled<'_>| l.rows.iter().filter_map(|&r| Some((r, l.labels[r as usize]?))).collect::<Vec<(u32, u32)>>();
+    let (mut train, test) = (of(&learn), of(&told));
+    let classes: BTreeSet<u32> = train.iter().map(|c| c.1).collect();
+    if 2 * classes.len() > train.len() {
+        return None;
+    }
+    if train.len() > LEARNT {
+        out.note(format!("support vector machines learn from {LEARNT} of the cells, drawn evenly"));
+        train = (0..LEARNT).map(|i| train[i * train.len() / LEARNT]).collect();
+    }
+    let svm = LinearSvm::fit(learn.cells, &train, seed)?;
+    f1(test.into_iter().map(|(r, class)| (class, svm.predict(told.cells.row(r as usize)))))
 }
 
 /// Mixtures fitted to the training codes of every modality that has pairs, and a remark on how.

@@ -26,7 +26,7 @@ pub mod transfer;
 pub mod translation;
 pub mod unshared;
 
-pub use evaluation::{Evaluated, Evaluation, PairSet, embedding_metrics};
+pub use evaluation::{Evaluated, Evaluation, PairSet, embedding_metrics, label_transfer};
 pub use matrix::Matrix;
 pub use translation::{ByFeature, baseline_metrics, distribution_metrics, translation_metrics};
 
@@ -83,6 +83,11 @@ pub const METRICS: &[Metric] = &[
     metric("knn_accuracy_repo@K.A_to_B", Higher, "nearest cell of B among the K nearest in B of the true match, itself one of them (l1)"),
     metric("class_accuracy.A", Higher, "A's labels by kNN (k=10, l1) on the other modality"),
     metric("head_accuracy.A", Higher, "A's labels by the model's own class head"),
+    metric("f1.macro", Higher, "B's labels by a linear SVM on A's embedding, mean F1 of the classes"),
+    metric("f1.macro.genes", Neither, "baseline: the same on the features as the model is given them"),
+    metric("f1.weighted", Higher, "the same as f1.macro, classes weighted by their cells"),
+    metric("f1.weighted.genes", Neither, "baseline: the same on the features as the model is given them"),
+    metric("head_f1.macro", Higher, "B's labels by the model's own class head, mean F1 of the classes"),
     metric("silhouette.labels", Higher, "how apart the labels lie in the joint embedding"),
     metric("silhouette.modality", Lower, "how apart the modalities lie; 0 is mixed"),
     metric("qda_accuracy.A", Higher, "labels from A's codes by one Gaussian a class"),

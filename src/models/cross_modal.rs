@@ -36,7 +36,7 @@ mod variational;
 
 use self::settings::{Class, class_of};
 use super::settings::Settings;
-use super::{Losses, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stopping, pair_index};
+use super::{Losses, Minibatch, Modality, Model, ModelSpec, PassOver, Phase, Sampling, Stopping, pair_index};
 use crate::engine::nn::Linear;
 use crate::engine::ops::activation::Activation;
 use crate::engine::ops::batch_norm::BatchNormState;
@@ -253,7 +253,7 @@ impl Model for CrossModal {
         self.head.map(|head| head.forward(s, z))
     }
 
-    fn before_norm(&self, _s: &mut Step, _modality: usize, _x: Var) -> Option<(Var, BatchNormState)> {
+    fn before_norm(&self, _s: &mut Step, _modality: usize, _layer: usize, _x: Var) -> Option<(Var, BatchNormState)> {
         None
     }
 
@@ -266,7 +266,7 @@ impl Model for CrossModal {
     }
 
     fn sampling(&self) -> Sampling {
-        Sampling::Separate { anchors: self.anchors, shuffle: self.shuffle }
+        Sampling::Separate { anchors: self.anchors, shuffle: self.shuffle, over: PassOver::Largest }
     }
 
     fn stopping(&self) -> Stopping {
@@ -302,7 +302,7 @@ mod tests {
         let modalities: Vec<Modality> = names.iter().zip(features).enumerate().map(modality).collect();
         let mut settings = Settings::new(SPEC.name, SPEC.options, &names)?;
         settings.apply_flags(&flags.iter().map(|f| f.to_string()).collect::<Vec<_>>())?;
-        (SPEC.resolve)(&mut settings, &Facts { modalities: &modalities, cells: 1000, pairs: 100, classes })?;
+        (SPEC.resolve)(&mut settings, &Facts { modalities: &modalities, cells: 1000, pairs: 100, classes, ..Facts::default() })?;
         Ok((Step::new(Device::cpu(), 3, Precision::F32)?, settings, modalities))
     }
 
