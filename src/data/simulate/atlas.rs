@@ -166,7 +166,7 @@ impl Truth {
 }
 
 fn cells_table(said: &str, cells: usize, seed: u64) -> Table {
-    let mut values = vec![Vec::with_capacity(cells); 3];
+    let mut values: Vec<Vec<String>> = (0..3).map(|_| Vec::with_capacity(cells)).collect();
     for cell in 0..cells {
         let truth = Truth::of(seed, cell);
         values[0].push((truth.kind + 1).to_string());
