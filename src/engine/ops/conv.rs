@@ -168,7 +168,7 @@ impl Step {
     }
 
     /// dw (+)= Σ small ⊗ patches of large.
-    fn conv_weight(&mut self, g: &Geometry, dw: Var, small: Var, large: Var, add: bool) {
+    pub(crate) fn conv_weight(&mut self, g: &Geometry, dw: Var, small: Var, large: Var, add: bool) {
         if self.on_cpu() {
             let ([dw], [small, large]) = self.views([dw], [small, large]);
             host::weight(g, dw, small, large, add);
