@@ -72,8 +72,7 @@ impl Cells {
             let codes = plain.iter().map(|id| classes.binary_search(id).ok().map(|i| i as u32)).collect();
             cells.add("cell", Column::Classes(classes, codes));
         }
-        for name in dataset.label_columns() {
-            let labels = dataset.label(name)?;
+        for labels in dataset.labels()? {
             let codes: Vec<Option<u32>> = modalities.iter().flat_map(|&m| labels.rows[m].iter().copied()).collect();
             let numbers: Vec<Option<f64>> = labels.classes.iter().map(|c| c.parse().ok().filter(|x: &f64| x.is_finite())).collect();
             let column = if labels.classes.len() > MOST_CLASSES_OF_NUMBERS && numbers.iter().all(Option::is_some) {
@@ -81,7 +80,7 @@ impl Cells {
             } else {
                 Column::Classes(labels.classes, codes)
             };
-            cells.add(name, column);
+            cells.add(&labels.column, column);
         }
         Ok(cells)
     }
