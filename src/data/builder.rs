@@ -25,6 +25,8 @@ use crate::error::{Error, Result};
 
 /// Rows between two looks at the hooks.
 const BLOCK: u64 = 64;
+/// What no name may have in it: names are kept one a line.
+const LINE_BREAKS: [char; 2] = ['\n', '\r'];
 /// Bytes of `cells.csv` that are put together before they are written.
 const CSV_BLOCK: usize = 1 << 20;
 
@@ -121,6 +123,15 @@ impl Builder {
             let message =
                 format!("the cell id \"{id}\" stands on {} and on {}: ids must be unique", source.rows.place(a), source.rows.place(b));
             return Err(Error::input(&file, "", message));
+        }
+        for (row, id) in ids.iter().flatten().enumerate() {
+            if id.trim().is_empty() || id.contains(LINE_BREAKS) {
+                let what = if id.trim().is_empty() { "is empty".to_string() } else { format!("{id:?} has a line break in it") };
+                return Err(Error::input(&file, source.rows.place(row), format!("the cell id {what}: give the cell another one")));
+            }
+        }
+        if let Some(at) = source.head.features.iter().flatten().position(|name| name.contains(LINE_BREAKS)) {
+            return Err(Error::input(&file, format!("feature {at}"), "its name has a line break in it: give it another one"));
         }
         let features = source.head.features.take().unwrap_or_else(|| (0..source.head.width()).map(|f| f.to_string()).collect());
         let (layout, dtype) = match source.head.layout {
@@ -298,7 +309,7 @@ fn write_text(dir: &Path, name: &str, content: &str) -> Result<FileEntry> {
 fn write_lines(dir: &Path, name: &str, lines: &[String]) -> Result<FileEntry> {
     let mut out = Checked::create(dir, name)?;
     for line in lines {
-        if line.contains(['\n', '\r']) {
+        if line.contains(LINE_BREAKS) {
             return Err(Error::input(
                 dir.join(name),
                 "",

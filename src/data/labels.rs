@@ -25,19 +25,22 @@ pub struct Labels {
 impl Labels {
     /// Classes from the column's texts by line, for rows given by their lines; `scope` says which modalities the column labels.
     pub fn new(column: &str, texts: &Texts, lines: &[&[i32]], scope: &[bool]) -> Labels {
-        let (mut classes, codes) = texts.classes();
+        let (classes, codes) = texts.classes();
         let mut order: Vec<u32> = (0..classes.len() as u32).collect();
-        order.sort_by_key(|&c| classes[c as usize]);
-        if classes.iter().all(|c| number(c).is_some()) {
-            order.sort_by(|&a, &b| number(classes[a as usize]).unwrap_or(0.0).total_cmp(&number(classes[b as usize]).unwrap_or(0.0)));
+        match classes.iter().map(|c| number(c)).collect::<Option<Vec<f64>>>() {
+            Some(numbers) => order.sort_by(|&a, &b| {
+                let by_number = numbers[a as usize].total_cmp(&numbers[b as usize]);
+                by_number.then_with(|| classes[a as usize].cmp(classes[b as usize]))
+            }),
+            None => order.sort_by_key(|&c| classes[c as usize]),
         }
         let mut rank = vec![0; order.len()];
         order.iter().enumerate().for_each(|(i, &c)| rank[c as usize] = i as u32);
         let code = |line: &i32| codes.get(*line as usize).copied().flatten().map(|c| rank[c as usize]);
         let rows = lines.iter().zip(scope);
         let rows = rows.map(|(lines, &labelled)| lines.iter().map(|line| if labelled { code(line) } else { None }).collect()).collect();
-        classes = order.iter().map(|&c| classes[c as usize]).collect();
-        Labels { column: column.to_string(), classes: classes.into_iter().map(str::to_string).collect(), rows }
+        let classes = order.iter().map(|&c| classes[c as usize].to_string()).collect();
+        Labels { column: column.to_string(), classes, rows }
     }
 
     /// The label of a row as text.

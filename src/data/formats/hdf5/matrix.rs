@@ -19,6 +19,9 @@ use crate::data::in_place::Place;
 use crate::data::npy::Dtype;
 use crate::error::Result;
 
+/// The entries of a CSC matrix are read again for so many ranges of cells (of 16 million entries) before it is quicker to write them to files.
+const REREADS: usize = 8;
+
 /// A matrix whose shape is known and checked.
 pub(super) struct Matrix {
     pub cells: usize,
@@ -109,7 +112,8 @@ impl Matrix {
                 }
                 let stored = rows.stored();
                 let reopen = Box::new(move || Ok(Box::new(Columns { columns: open(&h5)?, column: 0 }) as Box<dyn Entries>));
-                Ok(Box::new(CscRows(Triplets::new(reopen, cells, stored, opening.scratch.to_path_buf()))))
+                let triplets = Triplets::new(reopen, cells, stored, opening.scratch.to_path_buf()).reading_again(REREADS);
+                Ok(Box::new(CscRows(triplets)))
             }
         }
     }
