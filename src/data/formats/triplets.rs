@@ -48,6 +48,7 @@ pub struct Triplets {
     budget: u64,
     /// As many ranges as entries are read again for instead of being written to files.
     rereads: usize,
+    counted: bool,
     next: usize,
     state: State,
 }
@@ -73,13 +74,32 @@ impl Triplets {
     /// `expected` entries, for progress; `scratch` takes temporary files.
     pub fn new(reopen: Reopen, cells: usize, expected: u64, scratch: PathBuf) -> Triplets {
         let counts = vec![0; cells];
-        Triplets { reopen, counts, entries: expected, scratch, budget: BUDGET, rereads: 1, next: 0, state: State::Unprepared }
+        Triplets {
+            reopen,
+            counts,
+            entries: expected,
+            scratch,
+            budget: BUDGET,
+            rereads: 1,
+            counted: false,
+            next: 0,
+            state: State::Unprepared,
+        }
     }
 
-    /// For entries that are quick to read: up to so many ranges are each picked out of all of them.
-    pub fn reading_again(mut self, times: usize) -> Triplets {
-        self.rereads = times;
+    /// For entries that are quick to read: up to `times` ranges of up to `budget` entries are each picked out of all of them.
+    pub fn reading_again(mut self, times: usize, budget: u64) -> Triplets {
+        (self.rereads, self.budget) = (times, budget);
         self
+    }
+
+    /// How many entries each cell has, where that is known and the first pass can be spared; they are not in the order of the cells.
+    #[track_caller]
+    pub fn counted(&mut self, counts: Vec<u32>) {
+        assert_eq!(counts.len(), self.counts.len(), "counted: a count a cell");
+        self.entries = counts.iter().map(|&n| u64::from(n)).sum();
+        self.counts = counts;
+        self.counted = true;
     }
 
     fn spill_path(&self, range: usize) -> PathBuf {
@@ -98,6 +118,23 @@ impl Triplets {
             held += n as u64;
         }
         starts
+    }
+
+    /// First pass: counts the entries of each cell; whether they come in the order of the cells.
+    fn count(&mut self, stage: &str, hooks: &mut Hooks) -> Result<bool> {
+        let (mut entries, mut seen, mut last, mut in_order) = ((self.reopen)()?, 0u64, 0, true);
+        while let Some(e) = entries.next_entry()? {
+            in_order &= e.cell >= last;
+            last = e.cell;
+            let count = &mut self.counts[e.cell as usize];
+            *count = count.checked_add(1).ok_or_else(|| Error::Internal(format!("cell {} has over 4 billion entries", e.cell)))?;
+            seen += 1;
+            if seen % (1 << 16) == 0 {
+                hooks.tick(stage, seen, Some(self.entries))?;
+            }
+        }
+        self.entries = seen;
+        Ok(in_order)
     }
 
     /// Second pass over unordered entries: each goes to the file of its range.
@@ -168,19 +205,8 @@ impl Triplets {
 
 impl Rows for Triplets {
     fn prepare(&mut self, stage: &str, hooks: &mut Hooks) -> Result<()> {
-        let (mut entries, mut seen, mut last, mut in_order) = ((self.reopen)()?, 0u64, 0, true);
         let stage = format!("{stage}: counting");
-        while let Some(e) = entries.next_entry()? {
-            in_order &= e.cell >= last;
-            last = e.cell;
-            let count = &mut self.counts[e.cell as usize];
-            *count = count.checked_add(1).ok_or_else(|| Error::Internal(format!("cell {} has over 4 billion entries", e.cell)))?;
-            seen += 1;
-            if seen % (1 << 16) == 0 {
-                hooks.tick(&stage, seen, Some(self.entries))?;
-            }
-        }
-        self.entries = seen;
+        let in_order = !self.counted && self.count(&stage, hooks)?;
         self.state = if in_order {
             let mut entries = (self.reopen)()?;
             let ahead = entries.next_entry()?;
@@ -266,11 +292,15 @@ mod tests {
     }
 
     fn rows_of(entries: Vec<Entry>, cells: usize, features: usize, budget: u64, rereads: usize) -> Vec<Vec<f32>> {
+        let mut counts = vec![0; cells];
+        entries.iter().for_each(|e| counts[e.cell as usize] += 1);
         let dir = tempfile::tempdir().unwrap();
         let n = entries.len() as u64;
         let reopen: Reopen = Box::new(move || Ok(Box::new(List(entries.clone().into_iter()))));
-        let mut triplets = Triplets::new(reopen, cells, n, dir.path().to_path_buf()).reading_again(rereads);
-        triplets.budget = budget;
+        let mut triplets = Triplets::new(reopen, cells, n, dir.path().to_path_buf()).reading_again(rereads, budget);
+        if rereads % 2 == 1 {
+            triplets.counted(counts);
+        }
         let (mut out, mut row) = (Vec::new(), Row::default());
         while triplets.next_row(&mut row).unwrap() {
             assert!(row.indices.is_sorted_by(|a, b| a < b));
