@@ -39,3 +39,20 @@ extern "C" __global__ void clamp_min(float* x, const unsigned* stop, int n, floa
     const int i = global_index();
     if (i < n && !stop[0]) x[i] = fmaxf(x[i], least);
 }
+
+// sgd_nesterov   bytes 20*N (theta, v read and written, g read); clock word `rate` holds eta; nothing moves once `stop` is set
+extern "C" __global__ void sgd_nesterov(float* theta, float* v, const float* g, const float* clock, const unsigned* stop, int n, int rate,
+                                        float momentum, float l2) {
+    const int i = global_index();
+    if (i >= n || stop[0]) return;
+    const float gradient = g[i] + l2 * theta[i];
+    const float velocity = momentum * v[i] + gradient;
+    v[i] = velocity;
+    theta[i] -= clock[rate] * (gradient + momentum * velocity);
+}
+
+// average_towards   bytes 12*N: a = keep*a + take*theta, unless `stop` is set                 math: src/engine/average.rs
+extern "C" __global__ void average_towards(float* a, const float* theta, const unsigned* stop, int n, float keep, float take) {
+    const int i = global_index();
+    if (i < n && !stop[0]) a[i] = keep * a[i] + take * theta[i];
+}

@@ -161,6 +161,12 @@ impl Run {
         RowsWriter::create(&self.embedding(modality), cells.len(), &["cell"], &columns)
     }
 
+    /// Starts `predicted.NAME.csv`: a cell's class, its probability, and that of every class.
+    pub fn write_predictions(&self, modality: &str, cells: usize, classes: &[String]) -> Result<RowsWriter> {
+        let columns: Vec<String> = std::iter::once("probability".to_string()).chain(classes.iter().map(|c| format!("p.{c}"))).collect();
+        RowsWriter::create(&self.dir.join(format!("predicted.{modality}.csv")), cells, &["cell", "label"], &columns)
+    }
+
     /// Writes the ids of a file's cells beside it, as `STEM.cells.txt`.
     pub fn write_ids<'a>(&self, stem: &str, ids: impl Iterator<Item = &'a str>) -> Result<()> {
         let text: String = ids.flat_map(|id| [id, "\n"]).collect();

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `patchseq` | coupled | 1,252 genes and 54 electrophysiological features, 4 × 50 and 4 × 60 ELU, latent 3, minimum singular value |
 //! | `multiome` | jamie | 512 and 512 principal components of paired cells, latent 32, all four losses |
+//! | `skin` | scican | 2,000 genes of both modalities, 22 classes, all terms, batch norm over what passes together |
 //! | `scicar` | cross-modal | 815 peaks and 2,613 genes, networks as wide as their features, three classes, no pairs |
 //! | `nuclei` | cross-modal | pretraining on images of 64 x 64, five convolutions of up to 1,024 channels, class head |
 //!
@@ -97,6 +98,16 @@ pub static SHAPES: &[Shape] = &[
         classes: 2,
         options: &["class=head", "class_weights=4.5,0.5"],
     },
+    Shape {
+        name: "skin",
+        model: "scican",
+        features: &[2000, 2000],
+        image: None,
+        batch: [1024, 1024],
+        paired: false,
+        classes: 22,
+        options: &["bn=joint"],
+    },
 ];
 
 /// A line of `couplet bench step --json`.
@@ -166,10 +177,10 @@ impl Bench {
         };
         let modalities: Vec<Modality> = names.iter().zip(shape.features).enumerate().map(modality).collect();
         let cells = 8 * batch;
-        (spec.resolve)(
-            &mut settings,
-            &Facts { modalities: &modalities, cells, pairs: if shape.paired { cells } else { 0 }, classes: shape.classes },
-        )?;
+        let class_counts: Vec<usize> = (0..shape.classes).map(|c| (0..cells).filter(|r| r % shape.classes == c).count()).collect();
+        let pairs = if shape.paired { cells } else { 0 };
+        let facts = Facts { modalities: &modalities, cells, fewest: cells, pairs, classes: shape.classes, class_counts: &class_counts };
+        (spec.resolve)(&mut settings, &facts)?;
         let mut step = Step::new(device, seed, precision)?;
         let model = (spec.build)(&mut step, &settings, &modalities)?;
         let rows: Vec<u32> = (0..cells as u32).collect();
@@ -181,7 +192,7 @@ impl Bench {
         let mut plan = match stage.as_ref().map_or(model.sampling(), |stage| stage.sampling) {
             Sampling::Passes => Plan::new(seed, batch, rows, units),
             Sampling::Draws { pair_fraction } => Plan::drawn(seed, batch, rows, units, pair_fraction),
-            Sampling::Separate { anchors, shuffle } => Plan::separate(seed, batch, rows, units, anchors, shuffle),
+            Sampling::Separate { anchors, shuffle, over } => Plan::separate(seed, batch, rows, units, anchors, shuffle, over),
         };
         let mut feeds = Vec::new();
         for (m, modality) in modalities.iter().enumerate() {

@@ -11,7 +11,7 @@
 //! one shuffles anew.
 
 use super::draws::Draws;
-use super::separate::Separate;
+use super::separate::{PassOver, Separate};
 use crate::engine::rng;
 
 const SLOTS: u32 = 0x5107;
@@ -93,8 +93,8 @@ impl Plan {
     }
 
     /// As [`Plan::new`], with each modality passed over by itself and `anchors` known pairs at the end of every minibatch.
-    pub fn separate(seed: u64, batch: usize, rows: Vec<Vec<u32>>, units: Vec<Unit>, anchors: usize, shuffle: bool) -> Plan {
-        let separate = Separate::new(rows.clone(), units.clone(), batch, anchors, shuffle);
+    pub fn separate(seed: u64, batch: usize, rows: Vec<Vec<u32>>, units: Vec<Unit>, anchors: usize, shuffle: bool, over: PassOver) -> Plan {
+        let separate = Separate::new(rows.clone(), units.clone(), batch, anchors, shuffle, over);
         let [batch, anchors, steps] = separate.shape();
         let mut plan = Plan::new(seed, batch, rows, units);
         (plan.batch, plan.slots, plan.layout) = (batch + anchors, (batch + anchors) * steps, Layout::Separate(separate));

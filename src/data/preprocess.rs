@@ -30,24 +30,63 @@ impl Preprocess {
     /// Fits a recipe on the training rows of a modality: one pass over them, two if steps follow `standardise`.
     #[track_caller]
     pub fn fit(modality: &Modality, rows: &[u32], recipe: &Recipe) -> Result<Preprocess> {
+        let mut fitted = Preprocess::unfitted(modality, rows, recipe)?;
+        let features = modality.features();
+        let steps = recipe.steps();
+        let at = steps.iter().position(|&s| s == Step::Standardise);
+        if let Some(at) = at {
+            (fitted.means, fitted.scales) = narrow(&fitted.moments(modality, rows, &steps[..at])?);
+        }
+        (fitted.unit_mean, fitted.unit_sd) = match at {
+            Some(at) if at + 1 == steps.len() => (vec![0.0; features], vec![1.0; features]),
+            _ => narrow(&fitted.moments(modality, rows, steps)?),
+        };
+        if modality.is_image() && at.is_none() {
+            // A pixel at the edge that hardly varies is no feature to be standardised by itself: one deviation for all.
+            let deviations = fitted.moments(modality, rows, steps)?.deviations();
+            let square = deviations.iter().map(|sd| sd * sd).sum::<f64>() / features.max(1) as f64;
+            fitted.unit_sd.fill(if square > 0.0 { square.sqrt() as f32 } else { 1.0 });
+        }
+        Ok(fitted)
+    }
+
+    /// The same for several modalities whose common features are standardised by mean and deviation over the cells of all of them, so that
+    /// what the modalities differ in stays in. `same[m][k]` is the `k`-th common feature's place in modality m.
+    #[track_caller]
+    pub fn fit_together(given: &[(&Modality, &[u32], &Recipe)], same: &[Vec<u32>]) -> Result<Vec<Preprocess>> {
+        let (mut all, mut before) = (Vec::new(), Vec::new());
+        for &(modality, rows, recipe) in given {
+            let fitted = Preprocess::unfitted(modality, rows, recipe)?;
+            let Some(at) = recipe.steps().iter().position(|&s| s == Step::Standardise) else {
+                return Err(Error::usage(format!(
+                    "standardising modalities together needs the step standardise: preprocess.{} is \"{recipe}\"",
+                    modality.name()
+                )));
+            };
+            before.push(fitted.moments(modality, rows, &recipe.steps()[..at])?);
+            all.push(fitted);
+        }
+        let alone = before.clone();
+        for (m, own) in before.iter_mut().enumerate() {
+            for (other, places) in alone.iter().zip(same).enumerate().filter(|(o, _)| *o != m).map(|(_, other)| other) {
+                same[m].iter().zip(places).for_each(|(&to, &from)| own.join_feature(to as usize, other, from as usize));
+            }
+        }
+        for ((fitted, own), &(modality, rows, recipe)) in all.iter_mut().zip(&before).zip(given) {
+            (fitted.means, fitted.scales) = narrow(own);
+            (fitted.unit_mean, fitted.unit_sd) = narrow(&fitted.moments(modality, rows, recipe.steps())?);
+        }
+        Ok(all)
+    }
+
+    #[track_caller]
+    fn unfitted(modality: &Modality, rows: &[u32], recipe: &Recipe) -> Result<Preprocess> {
         assert!(*recipe != Recipe::Auto, "fit: the recipe must be resolved first");
         if rows.is_empty() {
             return Err(Error::usage(format!("there are no training cells in \"{}\"", modality.name())));
         }
-        let features = modality.features();
-        let steps = recipe.steps();
-        let empty = || (Vec::new(), Vec::new());
-        let mut fitted = Preprocess { recipe: recipe.clone(), features, means: vec![], scales: vec![], unit_mean: vec![], unit_sd: vec![] };
-        let at = steps.iter().position(|&s| s == Step::Standardise);
-        (fitted.means, fitted.scales) = match at {
-            Some(at) => fitted.moments(modality, rows, &steps[..at])?,
-            None => empty(),
-        };
-        (fitted.unit_mean, fitted.unit_sd) = match at {
-            Some(at) if at + 1 == steps.len() => (vec![0.0; features], vec![1.0; features]),
-            _ => fitted.moments(modality, rows, steps)?,
-        };
-        Ok(fitted)
+        let (means, scales, unit_mean, unit_sd) = (vec![], vec![], vec![], vec![]);
+        Ok(Preprocess { recipe: recipe.clone(), features: modality.features(), means, scales, unit_mean, unit_sd })
     }
 
     /// Puts a fitted recipe together again from what was stored with a run.
@@ -137,25 +176,18 @@ impl Preprocess {
     }
 
     /// Means and deviations of the training rows after some steps.
-    fn moments(&self, modality: &Modality, rows: &[u32], steps: &[Step]) -> Result<(Vec<f32>, Vec<f32>)> {
-        let narrow = |m: Moments| {
-            let f32s = |x: Vec<f64>| x.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
-            // A deviation too small for an f32 could not divide.
-            let sd = f32s(m.deviations()).into_iter().map(|sd| if sd > 0.0 { sd } else { 1.0 }).collect();
-            (f32s(m.means()), sd)
-        };
+    fn moments(&self, modality: &Modality, rows: &[u32], steps: &[Step]) -> Result<Moments> {
         if modality.is_sparse() && steps.iter().all(|s| s.keeps_zeros()) {
-            return self.sparse_moments(modality, rows, steps).map(narrow);
+            return self.sparse_moments(modality, rows, steps);
         }
-        let moments = Moments::over(self.features, rows, |row, values, block| {
+        Moments::over(self.features, rows, |row, values, block| {
             modality.row_into(row, values)?;
             self.steps(steps, values).map_err(|r| refused(modality, row, r.at, r))?;
             for (feature, &value) in values.iter().enumerate() {
                 block.add(feature, value);
             }
             Ok(())
-        });
-        moments.map(narrow)
+        })
     }
 
     /// The same over the non-zeros alone; the zeros are added at the end.
@@ -183,6 +215,14 @@ impl Preprocess {
         moments.add_zeros(rows.len() as u64, &stored);
         Ok(moments)
     }
+}
+
+/// Means and deviations as they are stored.
+fn narrow(m: &Moments) -> (Vec<f32>, Vec<f32>) {
+    let f32s = |x: Vec<f64>| x.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
+    // A deviation too small for an f32 could not divide.
+    let sd = f32s(m.deviations()).into_iter().map(|sd| if sd > 0.0 { sd } else { 1.0 }).collect();
+    (f32s(m.means()), sd)
 }
 
 fn sentence(r: Refused) -> String {
@@ -257,6 +297,25 @@ mod tests {
             assert_eq!(again.unwrap(), p);
         }
         assert!(Preprocess::from_parts("standardise", vec![], vec![], vec![0.0], vec![1.0]).is_err());
+    }
+
+    #[test]
+    fn together_common_features_are_standardised_over_all_cells_and_the_difference_stays() {
+        let (_a, x) = dataset("x.csv", "cell,a,b,own\nu,1,5,1\nv,3,5,3\n");
+        let (_b, y) = dataset("x.csv", "cell,b,a\ns,9,7\nt,9,9\n");
+        let recipe = Recipe::parse("standardise,clip10").unwrap();
+        let rows = [0, 1];
+        let given = [(x.modality(0), &rows[..], &recipe), (y.modality(0), &rows[..], &recipe)];
+        let fitted = Preprocess::fit_together(&given, &[vec![0, 1], vec![1, 0]]).unwrap();
+        // a: 1, 3, 7, 9 have mean 5 and deviation √10; b: 5, 5, 9, 9; own: of x alone.
+        assert_eq!((fitted[0].means(), fitted[0].scales()), (&[5.0, 7.0, 2.0][..], &[10f32.sqrt(), 2.0, 1.0][..]));
+        assert_eq!((fitted[1].means(), fitted[1].scales()), (&[7.0, 5.0][..], &[2.0, 10f32.sqrt()][..]));
+        let mut row = [0.0; 2];
+        fitted[1].row(y.modality(0), 0, &mut row).unwrap();
+        assert_eq!(row, [1.0, 2.0 / 10f32.sqrt()]);
+        let plain = Recipe::parse("log1p").unwrap();
+        let given = [(x.modality(0), &rows[..], &recipe), (y.modality(0), &rows[..], &plain)];
+        assert_eq!(Preprocess::fit_together(&given, &[vec![], vec![]]).unwrap_err().exit_code(), 2);
     }
 
     #[test]

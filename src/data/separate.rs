@@ -2,13 +2,23 @@
 //!
 //! A minibatch is B cells of each modality, each modality shuffled by itself, then so many known pairs, drawn afresh without
 //! replacement. An epoch is a pass over the largest modality, its last minibatch filled up from the beginning of the next pass; smaller
-//! modalities are passed over again as often as that takes, shuffled anew each time. Everything is a function of (seed, epoch).
+//! modalities are passed over again as often as that takes, shuffled anew each time. Or it is the whole minibatches that the smallest
+//! modality has, and what is left over of every modality is dropped (sciCAN). Everything is a function of (seed, epoch).
 
 use super::plan::Unit;
 use crate::engine::rng::{self, Sequence};
 
 const PASSES: u32 = 0x5E9A;
 const ANCHORS: u32 = 0xA2C4;
+
+/// The modality over which an epoch is a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassOver {
+    /// The one with most cells.
+    Largest,
+    /// The one with fewest.
+    Smallest,
+}
 
 /// What is passed over, and how.
 pub struct Separate {
@@ -21,11 +31,13 @@ pub struct Separate {
 }
 
 impl Separate {
-    /// For the rows of each modality and the units among them; `batch` is cut to the largest modality, `anchors` to the units.
-    pub fn new(rows: Vec<Vec<u32>>, units: Vec<Unit>, batch: usize, anchors: usize, shuffle: bool) -> Separate {
-        let most = rows.iter().map(Vec::len).max().unwrap_or(0).max(1);
-        let batch = batch.clamp(1, most);
-        Separate { batch, steps: most.div_ceil(batch), anchors: anchors.min(units.len()), rows, units, shuffle }
+    /// For the rows of each modality and the units among them; `batch` is cut to the modality passed over, `anchors` to the units.
+    pub fn new(rows: Vec<Vec<u32>>, units: Vec<Unit>, batch: usize, anchors: usize, shuffle: bool, over: PassOver) -> Separate {
+        let cells = rows.iter().map(Vec::len);
+        let of = if over == PassOver::Largest { cells.max() } else { cells.min() }.unwrap_or(0).max(1);
+        let batch = batch.clamp(1, of);
+        let steps = if over == PassOver::Largest { of.div_ceil(batch) } else { of / batch };
+        Separate { batch, steps, anchors: anchors.min(units.len()), rows, units, shuffle }
     }
 
     /// Cells of a minibatch, known pairs beside them, and minibatches of an epoch.
@@ -85,9 +97,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_pass_over_the_smallest_drops_what_is_left_over() {
+        let s = Separate::new(vec![(0..11).collect(), (0..7).collect()], Vec::new(), 3, 0, true, PassOver::Smallest);
+        assert_eq!(s.shape(), [3, 0, 2]);
+        let (mut orders, mut weights) = (vec![Vec::new(); 2], vec![Vec::new(); 1]);
+        s.lay_out(1, 5, &mut orders, &mut weights);
+        for order in &orders {
+            let mut seen = order.clone();
+            seen.sort_unstable();
+            seen.dedup();
+            assert_eq!((order.len(), seen.len()), (6, 6), "no cell comes twice");
+        }
+    }
+
+    #[test]
     fn an_epoch_sees_every_cell_of_the_largest_modality_and_pairs_beside_them() {
         let units: Vec<Unit> = (0..6).map(|i| Unit { rows: vec![Some(i), Some(6 - i)], confidence: 0.5 }).collect();
-        let s = Separate::new(vec![(0..10).collect(), (0..7).collect()], units, 4, 3, true);
+        let s = Separate::new(vec![(0..10).collect(), (0..7).collect()], units, 4, 3, true, PassOver::Largest);
         assert_eq!(s.shape(), [4, 3, 3]);
         let (mut orders, mut weights) = (vec![Vec::new(); 2], vec![Vec::new()]);
         s.lay_out(1, 5, &mut orders, &mut weights);
@@ -116,7 +142,7 @@ mod tests {
     #[test]
     fn without_shuffling_cells_keep_their_order_and_all_pairs_come_every_time() {
         let units: Vec<Unit> = (0..2).map(|i| Unit { rows: vec![Some(i), Some(i)], confidence: 1.0 }).collect();
-        let s = Separate::new(vec![(0..4).collect(), (0..4).collect()], units, 2, 100, false);
+        let s = Separate::new(vec![(0..4).collect(), (0..4).collect()], units, 2, 100, false, PassOver::Largest);
         let (mut orders, mut weights) = (vec![Vec::new(); 2], vec![Vec::new()]);
         s.lay_out(1, 5, &mut orders, &mut weights);
         assert_eq!(orders[1], [0, 1, 0, 1, 2, 3, 0, 1]);

@@ -105,6 +105,16 @@ pub fn chunks(y: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync + Send) {
     }
 }
 
+/// As [`chunks`], over two slices of equal length side by side.
+pub fn chunks2(a: &mut [f32], b: &mut [f32], f: impl Fn(usize, &mut [f32], &mut [f32]) + Sync + Send) {
+    const CHUNK: usize = SERIAL / 4;
+    if a.len() < SERIAL {
+        f(0, a, b);
+    } else {
+        a.par_chunks_mut(CHUNK).zip(b.par_chunks_mut(CHUNK)).enumerate().for_each(|(i, (a, b))| f(i * CHUNK, a, b));
+    }
+}
+
 /// As [`chunks`], over three slices of equal length side by side.
 pub fn chunks3(a: &mut [f32], b: &mut [f32], c: &mut [f32], f: impl Fn(usize, &mut [f32], &mut [f32], &mut [f32]) + Sync + Send) {
     const CHUNK: usize = SERIAL / 4;

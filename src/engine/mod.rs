@@ -2,6 +2,7 @@
 //! layers and optimisers. It knows nothing of cells.
 
 mod arena;
+pub mod average;
 pub mod linalg;
 pub mod nn;
 pub mod ops;

@@ -314,6 +314,15 @@ impl Step {
         Var(self.vars.len() as u32 - 1)
     }
 
+    /// How many words after the start of `whole` the memory of its part `v` begins.
+    #[track_caller]
+    pub(super) fn words_between(&self, whole: Var, v: Var) -> usize {
+        let (whole, part) = (self.mem(whole), self.mem(v));
+        let first = (part.addr.wrapping_sub(whole.addr) / 4) as usize;
+        assert!(part.addr >= whole.addr && first + part.len() <= whole.len(), "a variable is no part of what it was said to be in");
+        first
+    }
+
     /// A variable of this step over memory that something else owns.
     pub(super) fn view_of(&mut self, mem: Mem) -> Var {
         self.vars.push(Info { mem, dims: [1, mem.len()], wants: false, grad: Var::NONE, grad_set: false });
@@ -409,6 +418,11 @@ impl Step {
     /// A clock word's value in this step.
     pub fn value(&self, knob: Knob) -> f32 {
         f32::from_bits(self.clock_host[knob.0])
+    }
+
+    /// A word of the clock in this step, by its place.
+    pub(crate) fn word(&self, place: usize) -> f32 {
+        f32::from_bits(self.clock_host[place])
     }
 
     /// A clock word's place, as a kernel argument (an index into the clock).

@@ -61,6 +61,33 @@ pub fn knn_accuracy<const K: usize>(a: Matrix<'_>, b: Matrix<'_>, pairs: &[(u32,
     Some(k.map(|k| ranks.iter().filter(|&&rank| rank < k).count() as f64 / pairs.len() as f64))
 }
 
+/// The other definition of that accuracy, the public program's of Yang (2021): a pair (i, i') counts if the cell of `b` nearest to aᵢ is
+/// among the k nearest to bᵢ', which is itself one of them. It judges the neighbourhood in `b` as much as the match.
+pub fn knn_accuracy_repo<const K: usize>(a: Matrix<'_>, b: Matrix<'_>, pairs: &[(u32, u32)], k: [usize; K]) -> Option<[f64; K]> {
+    if pairs.is_empty() || b.rows() == 0 {
+        return None;
+    }
+    let all: Vec<u32> = (0..b.rows() as u32).collect();
+    let pool = Pool::new(b, &all);
+    let queries: Vec<u32> = pairs.iter().map(|p| p.0).collect();
+    let nearest = pool.nearest(Distance::L1, a, &queries, 1);
+    let ranks: Vec<usize> = pairs
+        .par_iter()
+        .enumerate()
+        .with_min_len(16)
+        .map(|(i, &(_, own))| {
+            let (own, Some(found)) = (b.row(own as usize), nearest.of(i).next()) else { return usize::MAX };
+            let limit = Distance::L1.comparable(own, b.row(found));
+            let mut rank = 0;
+            pool.scan(Distance::L1, own, |first, distances| {
+                rank += distances.iter().enumerate().filter(|&(j, &d)| d < limit || (d == limit && first + j < found)).count();
+            });
+            rank
+        })
+        .collect();
+    Some(k.map(|k| ranks.iter().filter(|&&rank| rank < k).count() as f64 / pairs.len() as f64))
+}
+
 /// Labelled cells of one modality: the embedding, the rows that are meant, a label for each row of the embedding.
 #[derive(Clone, Copy)]
 pub struct Labelled<'a> {
@@ -113,6 +140,19 @@ mod tests {
         // Ties go to the lower row: cell i has i cells before its own.
         assert_eq!(knn_accuracy(m, m, &pairs, [1, 3, 50]), Some([1.0 / 6.0, 0.5, 1.0]));
         assert_eq!(knn_accuracy(m, m, &[], [1]), None);
+    }
+
+    #[test]
+    fn the_two_accuracies_differ_as_their_definitions_do() {
+        // a's nearest is b₁ = 1.1, its own b₀ = 0 lies second; from b₀ the nearest are itself, then b₁.
+        let (a, b) = ([1.0], [0.0, 1.1, 9.0]);
+        let (a, b) = (Matrix::new(&a, 1, 1), Matrix::new(&b, 3, 1));
+        assert_eq!(knn_accuracy(a, b, &[(0, 0)], [1, 2]), Some([0.0, 1.0]));
+        assert_eq!(knn_accuracy_repo(a, b, &[(0, 0)], [1, 2]), Some([0.0, 1.0]));
+        // Its own is far and its nearest's neighbour is not: never among two by the one, by the other neither.
+        assert_eq!(knn_accuracy_repo(a, b, &[(0, 2)], [1, 2, 3]), Some([0.0, 1.0, 1.0]));
+        assert_eq!(knn_accuracy(a, b, &[(0, 2)], [1, 2, 3]), Some([0.0, 0.0, 1.0]));
+        assert_eq!(knn_accuracy_repo(a, b, &[], [1]), None);
     }
 
     #[test]

@@ -5,23 +5,27 @@
 //! neither does. Classifiers and mixtures learn from training cells only; the pool of `knn_accuracy` is all cells.
 
 use super::Metrics;
-use super::alignment::{Labelled, class_accuracy, foscttm, knn_accuracy, lta};
+use super::alignment::{Labelled, class_accuracy, foscttm, knn_accuracy, knn_accuracy_repo, lta};
 use super::clustering::{Mixture, MixtureSettings, consistency};
 use super::collapse::spread;
 use super::matrix::{Matrix, stream};
 use super::neighbours::Distance;
+use super::phenotype::{along, area, lda_axis};
 use super::silhouette::{EXACT, silhouette};
-use super::transfer::{Scores, Settings, cross_validate, hold_out};
+use super::transfer::{F1, LinearSvm, Scores, Settings, cross_validate, f1, hold_out};
 use super::unshared::{each_against_the_rest, nearest_distances};
 use crate::engine::rng::Sequence;
 use std::collections::BTreeSet;
 
 /// Neighbours for which `knn_accuracy@K` is told.
 pub const NEIGHBOURS: [usize; 4] = [1, 5, 10, 50];
+type Accuracy = fn(Matrix<'_>, Matrix<'_>, &[(u32, u32)], [usize; 4]) -> Option<[f64; 4]>;
 /// Folds of `qda_accuracy` where it is cross-validated.
 pub const FOLDS: usize = 10;
 /// Components of the mixtures behind `ami` where there are no labels to count.
 const COMPONENTS: usize = 10;
+/// Support vector machines learn from at most so many training cells.
+const LEARNT: usize = 20_000;
 /// Mixtures are fitted to at most so many training cells; all cells are labelled.
 const FITTED: usize = 5_000;
 
@@ -145,6 +149,8 @@ impl<'e, 'a> Part<'e, 'a> {
         out.set("paired_cells", paired);
         self.fill_alignment(out);
         self.fill_transfer(out);
+        self.fill_discriminants(out);
+        self.fill_f1(out);
         self.fill_silhouettes(out);
         self.fill_types(out);
         self.fill_clusters(clusters, out);
@@ -204,11 +210,31 @@ impl<'e, 'a> Part<'e, 'a> {
             let pairs = self.pairs(link);
             let turned: Vec<(u32, u32)> = pairs.iter().map(|p| (p.1, p.0)).collect();
             for (from, to, pairs) in [(link.a, link.b, &pairs), (link.b, link.a, &turned)] {
-                if let Some(values) = knn_accuracy(self.cells(from), self.cells(to), pairs, NEIGHBOURS) {
-                    for (k, value) in NEIGHBOURS.into_iter().zip(values) {
-                        out.set(format!("knn_accuracy@{k}.{}_to_{}", self.name(from), self.name(to)), value);
+                for (key, accuracy) in [("knn_accuracy", knn_accuracy as Accuracy), ("knn_accuracy_repo", knn_accuracy_repo)] {
+                    if let Some(values) = accuracy(self.cells(from), self.cells(to), pairs, NEIGHBOURS) {
+                        for (k, value) in NEIGHBOURS.into_iter().zip(values) {
+                            out.set(format!("{key}@{k}.{}_to_{}", self.name(from), self.name(to)), value);
+                        }
                     }
                 }
+            }
+        }
+    }
+
+    /// lda_auc: of two classes, how well the axis that parts the training codes of A parts those of B.
+    fn fill_discriminants(&self, out: &mut Metrics) {
+        let coded = |m: usize, rows: &[u32]| -> (Vec<f32>, Vec<bool>) {
+            let of = self.labelled(m, rows);
+            (of.iter().flat_map(|&(r, _)| self.cells(m).row(r as usize).to_vec()).collect(), of.iter().map(|&(_, c)| c == 1).collect())
+        };
+        for a in (0..self.all.modalities.len()).filter(|_| self.all.classes.len() == 2) {
+            let (codes, classes) = coded(a, &self.train(a));
+            let Some(axis) = lda_axis(Matrix::new(&codes, classes.len(), self.all.latent), &classes) else { continue };
+            for b in 0..self.all.modalities.len() {
+                let (codes, classes) = coded(b, &self.rows[b]);
+                let value = area(&along(Matrix::new(&codes, classes.len(), self.all.latent), &axis), &classes);
+                let key = if a == b { self.name(a).to_string() } else { format!("{}_to_{}", self.name(a), self.name(b)) };
+                out.set_some(format!("lda_auc.{key}"), value);
             }
         }
     }
@@ -232,6 +258,20 @@ impl<'e, 'a> Part<'e, 'a> {
         for to in 0..n {
             let each: Vec<f64> = (0..n).filter(|&from| from != to).filter_map(|from| transfer(from, to, class_accuracy)).collect();
             out.set(format!("class_accuracy.{}", self.name(to)), each.iter().sum::<f64>() / each.len() as f64);
+        }
+    }
+
+    /// f1: the second modality's labels by a machine that learnt the first's.
+    fn fill_f1(&self, out: &mut Metrics) {
+        let [first, second, ..] = self.all.modalities.as_slice() else { return };
+        let (Some(known), Some(wanted)) = (first.labels, second.labels) else { return };
+        let cells = |m: usize| self.cells(m);
+        let train = self.train(0);
+        let learn = Labelled { cells: cells(0), rows: &train, labels: known };
+        let told = Labelled { cells: cells(1), rows: &self.rows[1], labels: wanted };
+        if let Some(f) = label_transfer(learn, told, self.all.seed, out) {
+            out.set("f1.macro", f.of_classes);
+            out.set("f1.weighted", f.of_cells);
         }
     }
 
@@ -298,6 +338,8 @@ impl<'e, 'a> Part<'e, 'a> {
     fn fill_unshared(&self, out: &mut Metrics) {
         for link in &self.all.links {
             let known = self.all.pairs(link, false);
+            // Without any known pair every type is unpaired, which says nothing of it.
+            let some_known = !known.is_empty();
             let turned: Vec<(u32, u32)> = known.iter().map(|p| (p.1, p.0)).collect();
             for (from, to, known) in [(link.a, link.b, &known), (link.b, link.a, &turned)] {
                 let rows = &self.rows[from];
@@ -307,7 +349,7 @@ impl<'e, 'a> Part<'e, 'a> {
                 let Some(labels) = self.all.modalities[from].labels else { continue };
                 let types: Vec<Option<u32>> = rows.iter().map(|&r| labels[r as usize]).collect();
                 let paired: BTreeSet<u32> = known.iter().filter_map(|p| labels[p.0 as usize]).collect();
-                for (class, test) in each_against_the_rest(&far, &types).into_iter().filter(|(c, _)| !paired.contains(c)) {
+                for (class, test) in each_against_the_rest(&far, &types).into_iter().filter(|(c, _)| some_known && !paired.contains(c)) {
                     let name = self.all.classes.get(class as usize).map_or_else(|| class.to_string(), String::clone);
                     out.set(format!("unshared_ks.{direction}.{name}"), test.statistic);
                     out.set(format!("unshared_p.{direction}.{name}"), test.p);
@@ -315,6 +357,23 @@ impl<'e, 'a> Part<'e, 'a> {
             }
         }
     }
+}
+
+/// F1 of a linear support vector machine that learns the one's labels and tells the other's; `None` where there are no two classes, or as
+/// many as every other cell has one of its own. A machine learns from [`LEARNT`] cells at most.
+pub fn label_transfer(learn: Labelled<'_>, told: Labelled<'_>, seed: u64, out: &mut Metrics) -> Option<F1> {
+    let of = |l: &Labelled<'_>| l.rows.iter().filter_map(|&r| Some((r, l.labels[r as usize]?))).collect::<Vec<(u32, u32)>>();
+    let (mut train, test) = (of(&learn), of(&told));
+    let classes: BTreeSet<u32> = train.iter().map(|c| c.1).collect();
+    if 2 * classes.len() > train.len() {
+        return None;
+    }
+    if train.len() > LEARNT {
+        out.note(format!("support vector machines learn from {LEARNT} of the cells, drawn evenly"));
+        train = (0..LEARNT).map(|i| train[i * train.len() / LEARNT]).collect();
+    }
+    let svm = LinearSvm::fit(learn.cells, &train, seed)?;
+    f1(test.into_iter().map(|(r, class)| (class, svm.predict(told.cells.row(r as usize)))))
 }
 
 /// Mixtures fitted to the training codes of every modality that has pairs, and a remark on how.

@@ -62,4 +62,6 @@ pub(super) mod stream {
     pub const MIXTURE: u32 = 0x6d65_0004;
     /// Which training cells mixtures are fitted to.
     pub const SAMPLE: u32 = 0x6d65_0005;
+    /// The order in which a support vector machine takes cells; the step is the class.
+    pub const SVM: u32 = 0x6d65_0006;
 }

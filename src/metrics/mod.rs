@@ -15,16 +15,18 @@ pub mod clustering;
 pub mod collapse;
 pub mod comparison;
 pub mod evaluation;
+pub mod forest;
 pub mod imputation;
 pub mod matrix;
 pub mod neighbours;
 pub mod pca;
+pub mod phenotype;
 pub mod silhouette;
 pub mod transfer;
 pub mod translation;
 pub mod unshared;
 
-pub use evaluation::{Evaluated, Evaluation, PairSet, embedding_metrics};
+pub use evaluation::{Evaluated, Evaluation, PairSet, embedding_metrics, label_transfer};
 pub use matrix::Matrix;
 pub use translation::{ByFeature, baseline_metrics, distribution_metrics, translation_metrics};
 
@@ -78,8 +80,14 @@ pub const METRICS: &[Metric] = &[
     metric("foscttm_l1", Lower, "the same by l1 distance"),
     metric("lta", Higher, "label transfer accuracy: kNN (k=5) from the second modality to the first"),
     metric("knn_accuracy@K.A_to_B", Higher, "true match among the K nearest cells of B (l1)"),
+    metric("knn_accuracy_repo@K.A_to_B", Higher, "nearest cell of B among the K nearest in B of the true match, itself one of them (l1)"),
     metric("class_accuracy.A", Higher, "A's labels by kNN (k=10, l1) on the other modality"),
     metric("head_accuracy.A", Higher, "A's labels by the model's own class head"),
+    metric("f1.macro", Higher, "B's labels by a linear SVM on A's embedding, mean F1 of the classes"),
+    metric("f1.macro.genes", Neither, "baseline: the same on the features as the model is given them"),
+    metric("f1.weighted", Higher, "the same as f1.macro, classes weighted by their cells"),
+    metric("f1.weighted.genes", Neither, "baseline: the same on the features as the model is given them"),
+    metric("head_f1.macro", Higher, "B's labels by the model's own class head, mean F1 of the classes"),
     metric("silhouette.labels", Higher, "how apart the labels lie in the joint embedding"),
     metric("silhouette.modality", Lower, "how apart the modalities lie; 0 is mixed"),
     metric("qda_accuracy.A", Higher, "labels from A's codes by one Gaussian a class"),
@@ -90,6 +98,12 @@ pub const METRICS: &[Metric] = &[
     metric("nearest_distance.A_to_B", Lower, "from A's cells to the nearest training cell of B, mean"),
     metric("unshared_ks.A_to_B.TYPE", Neither, "a type no training pair has: its distances against the rest's (K-S)"),
     metric("unshared_p.A_to_B.TYPE", Neither, "the test's p: small if the type lies apart from B"),
+    metric("forest_auc.A_to_B", Higher, "classes of cells translated to B, by a random forest trained on measured B"),
+    metric("forest_auc.A", Neither, "the same of A's own measured cells: what translated ones can reach"),
+    metric("lda_auc.A_to_B", Higher, "classes of B's codes along the discriminant of A's training codes"),
+    metric("lda_auc.A", Higher, "classes of A's codes along their own discriminant"),
+    metric("de_pearson.A_to_B", Higher, "correlation over B's features of differences between classes, translated and measured"),
+    metric("marker_overlap.A_to_B.TYPE", Higher, "of the 50 strongest markers of a class in measured B, how many are in translated B"),
     metric("latent_rms.A", Neither, "root mean square of A's codes"),
     metric("latent_singular_min.A", Higher, "least deviation of A's codes along any axis; 0 is collapsed"),
     metric("latent_singular_ratio.A", Higher, "least over greatest deviation; 1 is white"),

@@ -387,8 +387,8 @@ impl Model for Coupled {
         self.reconstruct(s, modality, z, modality)
     }
 
-    fn before_norm(&self, s: &mut Step, modality: usize, x: Var) -> Option<(Var, BatchNormState)> {
-        let state = self.arms[modality].norm?.state;
+    fn before_norm(&self, s: &mut Step, modality: usize, layer: usize, x: Var) -> Option<(Var, BatchNormState)> {
+        let state = self.arms[modality].norm.filter(|_| layer == 0)?.state;
         Some((self.before(s, modality, x), state))
     }
 

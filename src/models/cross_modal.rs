@@ -36,7 +36,7 @@ mod variational;
 
 use self::settings::{Class, class_of};
 use super::settings::Settings;
-use super::{Losses, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stopping, pair_index};
+use super::{Losses, Minibatch, Modality, Model, ModelSpec, PassOver, Phase, Sampling, Stopping, pair_index};
 use crate::engine::nn::Linear;
 use crate::engine::ops::activation::Activation;
 use crate::engine::ops::batch_norm::BatchNormState;
@@ -77,6 +77,8 @@ struct Arm {
     decoder: Vec<Linear>,
     absolute: bool,
     noise: u32,
+    /// The share of its features that is hidden in training, and random numbers.
+    hidden: (f32, u32),
 }
 
 /// The model, built.
@@ -122,7 +124,9 @@ impl CrossModal {
             let encoder = (0..4).map(|l| layer(s, "enc", l, [widths[l], widths[l + 1]])).collect();
             let decoder = (0..4).map(|l| layer(s, "dec", l, [widths[4 - l], widths[3 - l]])).collect();
             let absolute = settings.of("recon", name)?.word()? == "l1";
-            arms.push(Arm { encoder, decoder, absolute, noise: init::stream_of(&format!("noise.{name}")) });
+            let [noise, hidden] = ["noise", "hidden"].map(|what| init::stream_of(&format!("{what}.{name}")));
+            let hidden = (settings.of("input_dropout", name)?.float()? as f32, hidden);
+            arms.push(Arm { encoder, decoder, absolute, noise, hidden });
         }
         let shared = [he(s, "enc.shared", [hidden, latent], LEAKY), he(s, "dec.shared", [latent, hidden], LEAKY)];
         let head = (class == Class::Head).then(|| he(s, "class", [latent, classes], Activation::Identity));
@@ -181,6 +185,8 @@ impl Model for CrossModal {
 
     fn begin_step(&self, s: &mut Step, cells: &Minibatch, shared: &mut Vec<Var>) {
         for (m, &x) in cells.x.iter().enumerate() {
+            let (share, stream) = self.arms[m].hidden;
+            let x = s.dropout(x, share, stream);
             let h = self.encode(s, m, x);
             shared.push(h);
         }
@@ -253,7 +259,7 @@ impl Model for CrossModal {
         self.head.map(|head| head.forward(s, z))
     }
 
-    fn before_norm(&self, _s: &mut Step, _modality: usize, _x: Var) -> Option<(Var, BatchNormState)> {
+    fn before_norm(&self, _s: &mut Step, _modality: usize, _layer: usize, _x: Var) -> Option<(Var, BatchNormState)> {
         None
     }
 
@@ -266,7 +272,7 @@ impl Model for CrossModal {
     }
 
     fn sampling(&self) -> Sampling {
-        Sampling::Separate { anchors: self.anchors, shuffle: self.shuffle }
+        Sampling::Separate { anchors: self.anchors, shuffle: self.shuffle, over: PassOver::Largest }
     }
 
     fn stopping(&self) -> Stopping {
@@ -302,7 +308,7 @@ mod tests {
         let modalities: Vec<Modality> = names.iter().zip(features).enumerate().map(modality).collect();
         let mut settings = Settings::new(SPEC.name, SPEC.options, &names)?;
         settings.apply_flags(&flags.iter().map(|f| f.to_string()).collect::<Vec<_>>())?;
-        (SPEC.resolve)(&mut settings, &Facts { modalities: &modalities, cells: 1000, pairs: 100, classes })?;
+        (SPEC.resolve)(&mut settings, &Facts { modalities: &modalities, cells: 1000, pairs: 100, classes, ..Facts::default() })?;
         Ok((Step::new(Device::cpu(), 3, Precision::F32)?, settings, modalities))
     }
 

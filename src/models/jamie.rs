@@ -331,7 +331,7 @@ impl Model for Jamie {
         arm.out.forward(s, h)
     }
 
-    fn before_norm(&self, _s: &mut Step, _modality: usize, _x: Var) -> Option<(Var, BatchNormState)> {
+    fn before_norm(&self, _s: &mut Step, _modality: usize, _layer: usize, _x: Var) -> Option<(Var, BatchNormState)> {
         None
     }
 
@@ -378,7 +378,7 @@ mod tests {
             .collect();
         let mut settings = Settings::new(SPEC.name, SPEC.options, &names).unwrap();
         settings.apply_flags(&flags.iter().map(|f| f.to_string()).collect::<Vec<_>>()).unwrap();
-        resolve(&mut settings, &Facts { modalities: &modalities, cells: 1000, pairs: 1000, classes: 0 }).unwrap();
+        resolve(&mut settings, &Facts { modalities: &modalities, cells: 1000, pairs: 1000, ..Facts::default() }).unwrap();
         let mut s = Step::new(Device::cpu(), 3, Precision::F32).unwrap();
         let model = (SPEC.build)(&mut s, &settings, &modalities).unwrap();
         (s, model)
@@ -432,6 +432,6 @@ mod tests {
         let names = ["a", "b", "c"].map(str::to_string);
         let modalities = names.clone().map(|name| Modality { name, features: 3, deviations: vec![1.0; 3], image: None });
         let mut settings = Settings::new(SPEC.name, SPEC.options, &names).unwrap();
-        assert_eq!(resolve(&mut settings, &Facts { modalities: &modalities, cells: 10, pairs: 0, classes: 0 }).unwrap_err().exit_code(), 2);
+        assert_eq!(resolve(&mut settings, &Facts { modalities: &modalities, cells: 10, ..Facts::default() }).unwrap_err().exit_code(), 2);
     }
 }

@@ -8,12 +8,13 @@ pub mod cross_modal;
 pub mod inference;
 pub mod jamie;
 pub mod options;
+pub mod scican;
 pub mod settings;
 
 use crate::correspondence::Inference;
 use crate::engine::ops::batch_norm::BatchNormState;
 use crate::engine::ops::ledger::Ledger;
-use crate::engine::optim::AdamSettings;
+use crate::engine::optim::Rule;
 use crate::engine::{Step, Var, Weight};
 use crate::error::{Error, Result, nearest};
 use options::OptionSpec;
@@ -60,15 +61,15 @@ pub type Losses = Vec<(Var, Weight)>;
 #[derive(Clone, Debug)]
 pub struct Phase {
     /// The groups of parameters that move, and by which optimiser. Those of two phases are two.
-    pub moves: Vec<(usize, AdamSettings)>,
+    pub moves: Vec<(usize, Rule)>,
     /// The longest that the gradient of a group may be; longer ones are shortened to it. 0: as it comes.
     pub clip: f32,
 }
 
 impl Phase {
     /// One group, gradients as they come.
-    pub fn of(group: usize, optimiser: AdamSettings) -> Phase {
-        Phase { moves: vec![(group, optimiser)], clip: 0.0 }
+    pub fn of(group: usize, optimiser: impl Into<Rule>) -> Phase {
+        Phase { moves: vec![(group, optimiser.into())], clip: 0.0 }
     }
 }
 
@@ -99,15 +100,19 @@ pub enum Sampling {
         /// The probability.
         pair_fraction: f64,
     },
-    /// An epoch is a pass over the largest modality; each modality's cells are shuffled by themselves (or kept in their order), and so
-    /// many known pairs are drawn besides for every minibatch.
+    /// An epoch is a pass over one modality; each modality's cells are shuffled by themselves (or kept in their order), and so many known
+    /// pairs are drawn besides for every minibatch.
     Separate {
         /// Pairs of a minibatch, at most as many as are known.
         anchors: usize,
         /// Whether cells are shuffled.
         shuffle: bool,
+        /// Over which modality.
+        over: PassOver,
     },
 }
+
+pub use crate::data::separate::PassOver;
 
 /// When a training ends before its last epoch, and which weights it leaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -148,9 +153,25 @@ pub trait Model: Send {
     /// A modality's features [B, features] from a code [B, latent].
     fn decode(&self, s: &mut Step, modality: usize, z: Var) -> Var;
 
-    /// Where batch norm's running statistics are to be replaced, after training, by those of all training cells: what enters the
-    /// norm [B, width], and the norm's state. `None` where a modality has no such layer.
-    fn before_norm(&self, s: &mut Step, modality: usize, x: Var) -> Option<(Var, BatchNormState)>;
+    /// Whether it makes a modality's features of codes at all; [`Model::decode`] is not asked for the others.
+    fn decodes(&self, _modality: usize) -> bool {
+        true
+    }
+
+    /// What is shown of codes [B, latent] as the embedding: the codes, unless the paper makes something else of them.
+    fn shown(&self, _s: &mut Step, z: Var) -> Var {
+        z
+    }
+
+    /// Whether only the direction of an embedding's rows says something: its measures are taken of rows of length 1.
+    fn directions(&self) -> bool {
+        false
+    }
+
+    /// Where batch norm's statistics are to be replaced, after training, by those of all training cells, layer by layer (from 0): what
+    /// enters the modality's `layer`-th such norm [B, width], and the norm's state; modalities that share a state share the statistics.
+    /// `None` past the last such layer.
+    fn before_norm(&self, s: &mut Step, modality: usize, layer: usize, x: Var) -> Option<(Var, BatchNormState)>;
 
     /// The width of the code.
     fn latent(&self) -> usize;
@@ -189,6 +210,14 @@ pub trait Model: Send {
         1.0
     }
 
+    /// Whether an epoch goes through its minibatches once for each phase, instead of taking all phases at every minibatch.
+    fn phase_by_phase(&self) -> bool {
+        false
+    }
+
+    /// Called before a step, with how often its phases have been taken in this stage, this time included: knobs of the step are turned here.
+    fn before_step(&self, _s: &mut Step, _turn: u64) {}
+
     /// Called before each epoch (from 1): annealed weights are turned here.
     fn begin_epoch(&self, _s: &mut Step, _epoch: usize) {}
 
@@ -197,16 +226,20 @@ pub trait Model: Send {
 }
 
 /// What [`ModelSpec::resolve`] may look at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Facts<'a> {
     /// The modalities.
     pub modalities: &'a [Modality],
     /// Training cells of the largest.
     pub cells: usize,
+    /// Training cells of the smallest.
+    pub fewest: usize,
     /// Known pairs that training may use.
     pub pairs: usize,
     /// The classes of the label column, 0 without one.
     pub classes: usize,
+    /// Training cells of the first modality in each class.
+    pub class_counts: &'a [usize],
 }
 
 /// What a model is told of its cells' labels.
@@ -250,7 +283,7 @@ pub struct ModelSpec {
 }
 
 /// The models there are.
-pub static MODELS: &[ModelSpec] = &[coupled::SPEC, jamie::SPEC, cross_modal::SPEC];
+pub static MODELS: &[ModelSpec] = &[coupled::SPEC, jamie::SPEC, cross_modal::SPEC, scican::SPEC];
 
 /// The model of that name; the error lists them.
 pub fn by_name(name: &str) -> Result<&'static ModelSpec> {

@@ -3,20 +3,27 @@
 //! Errors are in the standardised units of the training cells, so that predicting the mean scores 1. The metrics themselves are in
 //! [`crate::metrics`]; here is which cells, pairs and values they are computed on.
 
+mod phenotype;
+
 use super::session::Session;
 use super::trained::Trained;
 use crate::data::Dataset;
 use crate::data::labels::Labels;
 use crate::data::split::{self, Holdout, Split};
 use crate::error::Result;
+use crate::metrics::alignment::Labelled;
 use crate::metrics::imputation::Imputation;
+use crate::metrics::transfer::f1;
 use crate::metrics::{
-    Evaluated, Evaluation, Matrix, Metrics, PairSet, baseline_metrics, distribution_metrics, embedding_metrics, translation_metrics,
+    Evaluated, Evaluation, Matrix, Metrics, PairSet, baseline_metrics, distribution_metrics, embedding_metrics, label_transfer,
+    translation_metrics,
 };
 use std::path::Path;
 
 /// As many cells of a part, held out or trained on, enter the errors of a modality or a direction; more are drawn evenly.
 pub(crate) const MOST: usize = 4096;
+/// As many cells of a modality enter the support vector machine on features.
+const FEATURES_OF: usize = 20_000;
 
 impl Trained {
     /// Measures the run on a dataset; `labels` names a column, else the run's, else the dataset's default.
@@ -26,6 +33,8 @@ impl Trained {
         let labels = column.map(|c| dataset.label(c)).transpose()?;
         let (latent, seed) = (self.latent(), self.config.seed);
         let learnt = self.classes_learnt(column);
+        // The model's features are the same in both modalities.
+        let common = self.settings().has("n_top_genes");
         let session = self.session(dataset)?;
         let mut embeddings = Vec::new();
         for (m, modality) in dataset.modalities().iter().enumerate() {
@@ -38,8 +47,9 @@ impl Trained {
             embeddings.push(z);
         }
         let links = links(dataset);
+        let directions = session.model.directions().then(|| embeddings.iter().map(|e| unit_rows(e, latent)).collect::<Vec<_>>());
         let mut metrics = embedding_metrics(&Evaluation {
-            modalities: evaluated(dataset, &embeddings, &split, labels.as_ref()),
+            modalities: evaluated(dataset, directions.as_deref().unwrap_or(&embeddings), &split, labels.as_ref()),
             links: links.clone(),
             classes: labels.as_ref().map_or(&[], |l| l.classes.as_slice()),
             latent,
@@ -51,18 +61,27 @@ impl Trained {
             if learnt.as_ref() == Some(&labels.classes) {
                 head_accuracy(session, dataset, labels, &embeddings, &split, &mut metrics)?;
             }
+            if common {
+                f1_of_features(session, dataset, labels, &split, seed, &mut metrics)?;
+            }
         }
         let held_out = split.held.iter().flatten().any(|&h| h);
         for (wanted, suffix) in [(held_out, ""), (false, ".train")].into_iter().take(1 + usize::from(held_out)) {
             let mut part =
                 Errors { session: &mut *session, dataset, split: &split, labels: labels.as_ref(), held_out: wanted, out: Metrics::new() };
             for m in 0..dataset.modalities().len() {
-                part.own(m)?;
+                if part.session.model.decodes(m) {
+                    part.own(m)?;
+                }
             }
+            part.classes_kept(seed)?;
             for link in &links {
-                part.cross(link.a, link.b, &link.pairs, latent, seed)?;
                 let turned: Vec<(u32, u32)> = link.pairs.iter().map(|&(a, b)| (b, a)).collect();
-                part.cross(link.b, link.a, &turned, latent, seed)?;
+                for (from, to, pairs) in [(link.a, link.b, &link.pairs), (link.b, link.a, &turned)] {
+                    if part.session.model.decodes(to) {
+                        part.cross(from, to, pairs, latent, seed)?;
+                    }
+                }
             }
             let part = part.out;
             part.iter().for_each(|(key, value)| metrics.set(format!("{key}{suffix}"), value));
@@ -91,7 +110,57 @@ impl Trained {
     }
 }
 
-/// `head_accuracy.A`: how often the model's own class head is right, on held-out and on training cells.
+/// Rows divided by their length.
+fn unit_rows(rows: &[f32], width: usize) -> Vec<f32> {
+    let mut out = rows.to_vec();
+    for row in out.chunks_exact_mut(width.max(1)) {
+        let length = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt().max(1e-12);
+        row.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
+    }
+    out
+}
+
+/// `f1.macro.genes`, `f1.weighted.genes`: the second modality's labels by a machine that learnt the first's from the features as the model
+/// is given them; what the embedding is to be compared with.
+fn f1_of_features(
+    session: &mut Session,
+    dataset: &Dataset,
+    labels: &Labels,
+    split: &Split,
+    seed: u64,
+    metrics: &mut Metrics,
+) -> Result<()> {
+    let any_held = split.held.iter().flatten().any(|&h| h);
+    let mut features = |m: usize, held_out: bool| -> Result<(Vec<f32>, Vec<Option<u32>>)> {
+        let rows = at_most(FEATURES_OF, &if held_out { split.held_out(m) } else { split.training(m) });
+        let mut x = vec![0.0; rows.len() * session.inputs[m].width()];
+        session.inputs[m].rows(dataset.modality(m), &rows, &mut x)?;
+        Ok((x, rows.iter().map(|&r| labels.rows[m][r as usize]).collect()))
+    };
+    let (learn, known) = features(0, false)?;
+    for (held_out, suffix) in [(any_held, ""), (false, ".train")].into_iter().take(1 + usize::from(any_held)) {
+        let (told, wanted) = features(1, held_out)?;
+        let part = |x, labels: &[Option<u32>]| {
+            let cells = Matrix::new(x, labels.len(), x.len() / labels.len().max(1));
+            (cells, cells.all_rows())
+        };
+        let ((a, a_rows), (b, b_rows)) = (part(&learn, &known), part(&told, &wanted));
+        let learn = Labelled { cells: a, rows: &a_rows, labels: &known };
+        let told = Labelled { cells: b, rows: &b_rows, labels: &wanted };
+        if let Some(f) = label_transfer(learn, told, seed, metrics) {
+            metrics.set(format!("f1.macro.genes{suffix}"), f.of_classes);
+            metrics.set(format!("f1.weighted.genes{suffix}"), f.of_cells);
+        }
+    }
+    let most = dataset.modalities().iter().map(|m| m.cells()).max().unwrap_or(0);
+    if most > FEATURES_OF {
+        metrics.note(format!("f1.*.genes are of {FEATURES_OF} of a modality's cells, drawn evenly"));
+    }
+    Ok(())
+}
+
+/// `head_accuracy.A`: how often the model's own class head is right, on held-out and on training cells; `head_f1.macro`: the mean F1 of its
+/// classes on the second modality.
 fn head_accuracy(
     session: &mut Session,
     dataset: &Dataset,
@@ -112,6 +181,11 @@ fn head_accuracy(
                 }
             }
             metrics.set_some(format!("head_accuracy.{}{suffix}", modality.name()), (of > 0).then(|| right as f64 / of as f64));
+            if m == 1 {
+                let cells = said.iter().zip(&labels.rows[m]).zip(&split.held[m]).filter(|(_, held)| **held == held_out);
+                let f = f1(cells.filter_map(|((said, label), _)| Some(((*label)?, *said))));
+                metrics.set_some(format!("head_f1.macro{suffix}"), f.map(|f| f.of_classes));
+            }
         }
     }
     Ok(())

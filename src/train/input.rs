@@ -1,8 +1,9 @@
 //! From a modality's raw rows to what a model is given, and back: the preprocessing steps, then, where the model asks for it, a
-//! projection onto principal components, or the image on its [canvas](super::canvas).
+//! projection onto principal components.
 //!
 //!   forward    x → steps → V (x - m) → (s - μ)/σ             V `[width, features]`, m `[features]`; μ, σ scalars over all training scores
 //!   backward   s → σ s + μ → Vᵀ s + m                        in the preprocessed units of the features
+//!   columns    of a model whose modalities have the same features: those that all of them have, in the order of the first
 //!   fitted     on the training cells alone, and kept with the run
 //!
 //! One scalar scales all components: their relative size stays as the principal components left it (JAMIE, section on preprocessing).
@@ -24,9 +25,21 @@ const ROWS: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Input {
     preprocess: Preprocess,
-    projection: Option<Projection>,
-    canvas: Option<Canvas>,
+    given: Given,
     scratch: Vec<f32>,
+}
+
+/// What a model is given of a cell's preprocessed features.
+#[derive(Clone, Debug)]
+enum Given {
+    /// All of them in their order.
+    All,
+    /// These.
+    Columns(Vec<u32>),
+    /// Scores of principal components.
+    Components(Projection),
+    /// An image on its canvas.
+    Canvas(Canvas),
 }
 
 /// The training cells after the preprocessing steps, as they pass by.
@@ -63,8 +76,7 @@ struct Projection {
 impl Input {
     /// Fits the steps and, if `components` is not 0, that many components (as many as there are cells or features at most).
     pub fn fit(modality: &Modality, rows: &[u32], recipe: &Recipe, components: usize, seed: u64) -> Result<Input> {
-        let preprocess = Preprocess::fit(modality, rows, recipe)?;
-        let mut input = Input { preprocess, projection: None, canvas: None, scratch: Vec::new() };
+        let mut input = Input::of(Preprocess::fit(modality, rows, recipe)?, None);
         let width = components.min(rows.len()).min(modality.features());
         if width > 0 {
             let features = modality.features();
@@ -85,22 +97,29 @@ impl Input {
                 let squares = pca.variance.iter().sum::<f64>() * (rows.len() - 1) as f64;
                 projection.deviation = (squares / (rows.len() * width) as f64).sqrt() as f32;
             }
-            input.projection = Some(projection);
+            input.given = Given::Components(projection);
         }
         Ok(input)
     }
 
-    /// Gives the model the modality's images on canvases with sides that are multiples of `multiple`. No components go with it.
-    #[track_caller]
-    pub fn on_canvas(self, modality: &Modality, multiple: usize) -> Input {
-        assert!(self.projection.is_none(), "on_canvas: components have no pixels");
-        let canvas = modality.image().map(|image| Canvas::of(image, multiple));
-        Input { canvas, ..self }
+    /// With these steps, of these features alone or all of them.
+    pub fn of(preprocess: Preprocess, columns: Option<Vec<u32>>) -> Input {
+        Input { preprocess, given: columns.map_or(Given::All, Given::Columns), scratch: Vec::new() }
+    }
+
+    /// Gives the model the modality's images on canvases with sides that are multiples of `multiple`, in place of their pixels alone.
+    pub fn put_on_canvas(&mut self, modality: &Modality, multiple: usize) {
+        if let Some(image) = modality.image() {
+            self.given = Given::Canvas(Canvas::of(image, multiple));
+        }
     }
 
     /// C, H, W of the canvas, where the model is given images.
     pub fn image(&self) -> Option<[usize; 3]> {
-        self.canvas.map(|c| c.shape())
+        match &self.given {
+            Given::Canvas(c) => Some(c.shape()),
+            _ => None,
+        }
     }
 
     /// The preprocessing steps.
@@ -110,54 +129,62 @@ impl Input {
 
     /// How many numbers a model is given of a cell.
     pub fn width(&self) -> usize {
-        let whole = self.canvas.map_or(self.preprocess.features(), |c| c.len());
-        self.projection.as_ref().map_or(whole, |p| p.width)
+        match &self.given {
+            Given::All => self.preprocess.features(),
+            Given::Columns(columns) => columns.len(),
+            Given::Components(p) => p.width,
+            Given::Canvas(c) => c.len(),
+        }
+    }
+
+    /// The features that a model is given, if not all of them in their order.
+    pub fn columns(&self) -> Option<&[u32]> {
+        match &self.given {
+            Given::Columns(columns) => Some(columns),
+            _ => None,
+        }
     }
 
     /// What is done to a row, for a person.
     pub fn describe(&self) -> String {
         let steps = self.preprocess.recipe().to_string();
-        match (&self.projection, self.canvas) {
-            (Some(p), _) => format!("{steps}, {} principal components", p.width),
-            (None, Some(c)) if c.sides != [c.image[1], c.image[2]] => format!("{steps}, zeros around to {} x {}", c.sides[0], c.sides[1]),
-            _ => steps,
+        match &self.given {
+            Given::Columns(columns) => format!("{steps}, {} common features", columns.len()),
+            Given::Components(p) => format!("{steps}, {} principal components", p.width),
+            Given::Canvas(c) if c.sides != [c.image[1], c.image[2]] => format!("{steps}, zeros around to {} x {}", c.sides[0], c.sides[1]),
+            Given::All | Given::Canvas(_) => steps,
         }
     }
 
-    /// The standard deviation of each number that a model is given, over the training cells.
+    /// The standard deviation of each number that a model is given, over the training cells; 1 for components and pixels.
     pub fn deviations(&self) -> Vec<f32> {
-        match (&self.projection, self.canvas) {
-            (Some(p), _) => vec![1.0; p.width],
-            (None, Some(c)) => vec![1.0; c.len()],
-            (None, None) => self.preprocess.unit_sd().to_vec(),
+        let sd = self.preprocess.unit_sd();
+        match &self.given {
+            Given::All => sd.to_vec(),
+            Given::Columns(columns) => columns.iter().map(|&c| sd[c as usize]).collect(),
+            Given::Components(_) | Given::Canvas(_) => vec![1.0; self.width()],
         }
     }
 
     /// Rows of a modality as a model is given them: `out` [rows, width]. An error names the cell and the feature.
     pub fn rows(&mut self, modality: &Modality, rows: &[u32], out: &mut [f32]) -> Result<()> {
-        let (features, width) = (self.preprocess.features(), self.width());
-        if let Some(canvas) = self.canvas {
-            self.scratch.resize(features, 0.0);
-            for (out, &row) in out.chunks_exact_mut(width.max(1)).zip(rows) {
-                self.preprocess.row(modality, row as usize, &mut self.scratch)?;
-                canvas.put(&self.scratch, out);
-            }
-            return Ok(());
+        let (features, width) = (self.preprocess.features(), self.width().max(1));
+        if let Given::All = self.given {
+            let mut each = out.chunks_exact_mut(width).zip(rows);
+            return each.try_for_each(|(out, &row)| self.preprocess.row(modality, row as usize, out));
         }
-        let Some(projection) = &self.projection else {
-            for (out, &row) in out.chunks_exact_mut(width.max(1)).zip(rows) {
-                self.preprocess.row(modality, row as usize, out)?;
-            }
-            return Ok(());
-        };
-        self.scratch.resize(ROWS.min(rows.len().max(1)) * features, 0.0);
-        for (out, rows) in out.chunks_mut(ROWS * width).zip(rows.chunks(ROWS)) {
-            let x = &mut self.scratch[..rows.len() * features];
+        // Components are one product of many rows.
+        let at_once = if let Given::Components(_) = self.given { ROWS } else { 1 };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.resize(at_once.min(rows.len().max(1)) * features, 0.0);
+        for (out, rows) in out.chunks_mut(at_once * width).zip(rows.chunks(at_once)) {
+            let x = &mut scratch[..rows.len() * features];
             for (x, &row) in x.chunks_exact_mut(features).zip(rows) {
                 self.preprocess.row(modality, row as usize, x)?;
             }
-            projection.forward(x, rows.len(), out);
+            self.project(x, out);
         }
+        self.scratch = scratch;
         Ok(())
     }
 
@@ -173,38 +200,48 @@ impl Input {
 
     /// Preprocessed values x [rows, features] as a model is given them: `out` [rows, width].
     pub fn project(&self, x: &[f32], out: &mut [f32]) {
-        if let Some(c) = self.canvas {
-            let images = x.chunks_exact(self.preprocess.features().max(1));
-            return images.zip(out.chunks_exact_mut(c.len().max(1))).for_each(|(x, out)| c.put(x, out));
-        }
-        match &self.projection {
-            None => out.copy_from_slice(x),
-            Some(p) => p.forward(x, x.len() / p.centre.len(), out),
+        let cells = x.chunks_exact(self.preprocess.features().max(1));
+        let rows = cells.zip(out.chunks_exact_mut(self.width().max(1)));
+        match &self.given {
+            Given::All => out.copy_from_slice(x),
+            Given::Columns(columns) => rows.for_each(|(x, out)| out.iter_mut().zip(columns).for_each(|(out, &c)| *out = x[c as usize])),
+            Given::Components(p) => p.forward(x, x.len() / p.centre.len(), out),
+            Given::Canvas(c) => rows.for_each(|(x, out)| c.put(x, out)),
         }
     }
 
     /// One preprocessed feature of a cell that a model made, `y` `[width]`.
     pub fn feature(&self, y: &[f32], feature: usize) -> f32 {
-        let Some(p) = &self.projection else { return y[self.canvas.map_or(feature, |c| c.place(feature))] };
-        let column = p.components.iter().skip(feature).step_by(p.centre.len());
-        let sum: f64 = y.iter().zip(column).map(|(s, v)| (s * p.deviation + p.mean) as f64 * *v as f64).sum();
-        (sum + p.centre[feature] as f64) as f32
+        match &self.given {
+            Given::All => y[feature],
+            // What the model knows nothing of is the mean cell's.
+            Given::Columns(columns) => {
+                let at = columns.iter().position(|&c| c as usize == feature);
+                at.map_or(self.preprocess.unit_mean()[feature], |at| y[at])
+            }
+            Given::Components(p) => p.feature(y, feature),
+            Given::Canvas(c) => y[c.place(feature)],
+        }
     }
 
-    /// What a model makes of cells, `y` [rows, width], as preprocessed features: `out` [rows, features].
+    /// What a model makes of cells, `y` [rows, width], as preprocessed features: `out` [rows, features]. Features that the model is not
+    /// given are the mean cell's.
     pub fn features(&self, y: &[f32], out: &mut Vec<f32>) {
+        let (features, width) = (self.preprocess.features(), self.width().max(1));
         out.clear();
-        if let Some(c) = self.canvas {
-            let features = self.preprocess.features();
-            out.resize(y.len() / c.len().max(1) * features, 0.0);
-            return y.chunks_exact(c.len().max(1)).zip(out.chunks_exact_mut(features.max(1))).for_each(|(y, out)| c.take(y, out));
+        if let Given::All = self.given {
+            return out.extend_from_slice(y);
         }
-        match &self.projection {
-            None => out.extend_from_slice(y),
-            Some(p) => {
-                out.resize(y.len() / p.width * p.centre.len(), 0.0);
-                p.backward(y, out);
-            }
+        out.resize(y.len() / width * features, 0.0);
+        let rows = y.chunks_exact(width).zip(out.chunks_exact_mut(features.max(1)));
+        match &self.given {
+            Given::All => {}
+            Given::Columns(columns) => rows.for_each(|(y, out)| {
+                out.copy_from_slice(self.preprocess.unit_mean());
+                y.iter().zip(columns).for_each(|(&y, &c)| out[c as usize] = y);
+            }),
+            Given::Components(p) => p.backward(y, out),
+            Given::Canvas(c) => rows.for_each(|(y, out)| c.take(y, out)),
         }
     }
 
@@ -218,13 +255,17 @@ impl Input {
             tensor("unit_mean", p.unit_mean()),
             tensor("unit_sd", p.unit_sd()),
         ];
-        if let Some(Canvas { image: [c, h, w], sides: [height, width] }) = self.canvas {
-            all.push(tensor("canvas", &[c, h, w, height, width].map(|n| n as f32)));
-        }
-        if let Some(p) = &self.projection {
-            all.push((format!("preprocess.{name}.components"), [p.width, p.centre.len()], p.components.clone()));
-            all.push(tensor("centre", &p.centre));
-            all.push(tensor("score_mean_and_deviation", &[p.mean, p.deviation]));
+        match &self.given {
+            Given::All => {}
+            Given::Columns(columns) => all.push(tensor("columns", &columns.iter().map(|&c| c as f32).collect::<Vec<f32>>())),
+            Given::Components(p) => {
+                all.push((format!("preprocess.{name}.components"), [p.width, p.centre.len()], p.components.clone()));
+                all.push(tensor("centre", &p.centre));
+                all.push(tensor("score_mean_and_deviation", &[p.mean, p.deviation]));
+            }
+            Given::Canvas(Canvas { image: [c, h, w], sides: [height, width] }) => {
+                all.push(tensor("canvas", &[c, h, w, height, width].map(|n| *n as f32)));
+            }
         }
         all
     }
@@ -235,39 +276,47 @@ impl Input {
         let recipe = settings.of("preprocess", name)?.words()?.join(",");
         let part = |what: &str| Ok::<_, Error>(saved.need(&format!("preprocess.{name}.{what}"))?.1.to_vec());
         let preprocess = Preprocess::from_parts(&recipe, part("mean")?, part("scale")?, part("unit_mean")?, part("unit_sd")?)?;
-        let projection = match saved.get(&format!("preprocess.{name}.components")) {
-            None => None,
-            Some(([width, features], components)) => {
-                let (centre, scalars) = (part("centre")?, part("score_mean_and_deviation")?);
-                let [mean, deviation] = scalars[..] else {
-                    return Err(Error::usage(format!("the principal components of {name} are damaged: train the run again")));
-                };
-                if centre.len() != features || features != preprocess.features() || components.len() != width * features {
-                    return Err(Error::usage(format!("the principal components of {name} do not fit its features: train the run again")));
-                }
-                let offset = vec![0.0; width];
-                let mut p = Projection { width, components: components.to_vec(), centre, offset, mean, deviation };
-                p.set_offset();
-                Some(p)
+        let damaged = |what: &str| Error::usage(format!("{what} of {name} is damaged or does not fit its features: train the run again"));
+        let find = |what: &str| saved.get(&format!("preprocess.{name}.{what}"));
+        let given = if let Some(([width, features], components)) = find("components") {
+            let (centre, scalars) = (part("centre")?, part("score_mean_and_deviation")?);
+            let [mean, deviation] = scalars[..] else { return Err(damaged("the projection")) };
+            if centre.len() != features || features != preprocess.features() || components.len() != width * features {
+                return Err(damaged("the projection"));
             }
-        };
-        let canvas = match saved.get(&format!("preprocess.{name}.canvas")) {
-            None => None,
-            Some((_, &[c, h, w, height, width])) => {
-                let [c, h, w, height, width] = [c, h, w, height, width].map(|n| n as usize);
-                let whole = c.checked_mul(h).and_then(|n| n.checked_mul(w));
-                if whole != Some(preprocess.features()) || height < h || width < w {
-                    return Err(Error::usage(format!("the canvas of {name} does not fit its features: train the run again")));
-                }
-                Some(Canvas { image: [c, h, w], sides: [height, width] })
+            let offset = vec![0.0; width];
+            let mut p = Projection { width, components: components.to_vec(), centre, offset, mean, deviation };
+            p.set_offset();
+            Given::Components(p)
+        } else if let Some((_, columns)) = find("columns") {
+            let known = |&c: &f32| c >= 0.0 && c.fract() == 0.0 && (c as usize) < preprocess.features();
+            if !columns.iter().all(known) {
+                return Err(damaged("the list of features"));
             }
-            Some(_) => return Err(Error::usage(format!("the canvas of {name} is damaged: train the run again"))),
+            Given::Columns(columns.iter().map(|&c| c as u32).collect())
+        } else if let Some((_, canvas)) = find("canvas") {
+            let &[c, h, w, height, width] = canvas else { return Err(damaged("the canvas")) };
+            let [c, h, w, height, width] = [c, h, w, height, width].map(|n| n as usize);
+            let whole = c.checked_mul(h).and_then(|n| n.checked_mul(w));
+            if whole != Some(preprocess.features()) || height < h || width < w {
+                return Err(damaged("the canvas"));
+            }
+            Given::Canvas(Canvas { image: [c, h, w], sides: [height, width] })
+        } else {
+            Given::All
         };
-        Ok(Input { preprocess, projection, canvas, scratch: Vec::new() })
+        Ok(Input { preprocess, given, scratch: Vec::new() })
     }
 }
 
 impl Projection {
+    /// One feature of a cell from its scores.
+    fn feature(&self, y: &[f32], feature: usize) -> f32 {
+        let column = self.components.iter().skip(feature).step_by(self.centre.len());
+        let sum: f64 = y.iter().zip(column).map(|(s, v)| (s * self.deviation + self.mean) as f64 * *v as f64).sum();
+        (sum + self.centre[feature] as f64) as f32
+    }
+
     fn set_offset(&mut self) {
         let dot = |v: &[f32]| v.iter().zip(&self.centre).map(|(v, m)| *v as f64 * *m as f64).sum::<f64>() as f32;
         self.offset = self.components.chunks_exact(self.centre.len()).map(dot).collect();
@@ -304,6 +353,28 @@ mod tests {
     use super::*;
     use crate::data::simulate::{SimulateSpec, simulate};
     use crate::data::{Dataset, Hooks};
+
+    #[test]
+    fn chosen_features_come_in_their_order_and_go_back_to_their_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d");
+        simulate(&SimulateSpec { recipe: "branching", cells: Some(20), seed: 2, ..Default::default() }, &path, &mut Hooks::default())
+            .unwrap();
+        let d = Dataset::open(&path).unwrap();
+        let (m, rows) = (d.modality(1), (0..20).collect::<Vec<u32>>());
+        let preprocess = Preprocess::fit(m, &rows, &Recipe::parse("none").unwrap()).unwrap();
+        let (mut all, mut chosen) = (Input::of(preprocess.clone(), None), Input::of(preprocess, Some(vec![7, 99, 0])));
+        let (mut whole, mut part, mut projected, mut back) = (vec![0.0; 200], vec![0.0; 6], vec![0.0; 6], Vec::new());
+        all.rows(m, &[3, 5], &mut whole).unwrap();
+        chosen.rows(m, &[3, 5], &mut part).unwrap();
+        assert_eq!(part, [7, 99, 0, 107, 199, 100].map(|i| whole[i]));
+        chosen.project(&whole, &mut projected);
+        assert_eq!((chosen.width(), &projected), (3, &part));
+        chosen.features(&part, &mut back);
+        assert_eq!((back[7], back[199], back[100]), (whole[7], whole[199], whole[100]));
+        assert_eq!(back[50], chosen.preprocess().unit_mean()[50], "the mean cell's");
+        assert_eq!((chosen.feature(&part[..3], 99), chosen.feature(&part[..3], 50)), (back[99], back[50]));
+    }
 
     #[test]
     fn a_projection_of_full_rank_loses_nothing_and_scales_all_components_alike() {

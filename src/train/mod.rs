@@ -8,6 +8,7 @@
 //! checkpoint, and everything random is a function of the seed and that number.
 
 pub mod canvas;
+pub mod common;
 pub mod correspondence;
 pub mod evaluate;
 pub mod feed;
@@ -26,14 +27,15 @@ use crate::data::Dataset;
 use crate::data::plan::Plan;
 use crate::data::split::Holdout;
 use crate::device::Device;
+use crate::engine::optim::STATES;
 use crate::engine::{Precision, Step};
 use crate::error::{Error, Result};
 use crate::models::settings::Settings;
-use crate::models::{Model, ModelSpec, Stage, Stopping};
+use crate::models::{Labels, Model, ModelSpec, Stage, Stopping};
 use crate::run::{Run, Saved, Tensor, bits, bits_list};
 use prepare::Preparation;
 use serde::{Deserialize, Serialize};
-use session::Session;
+use session::{Session, most_likely};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -43,6 +45,8 @@ use stepper::Stepper;
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
 /// The progress is told at most this often.
 const TELL_EVERY: Duration = Duration::from_millis(100);
+/// Cells whose classes are predicted at once.
+const PREDICTED_AT_ONCE: usize = 1 << 14;
 
 /// What to train.
 pub struct TrainRequest<'a> {
@@ -164,6 +168,10 @@ struct Training<'a> {
     /// One after the other, each with the epochs of a plan of its own.
     stages: Vec<(Stage, Plan)>,
     held: Option<Plan>,
+    /// How often an epoch goes through its minibatches: once, or once a phase.
+    passes: usize,
+    /// The names of the classes that the model learns.
+    classes: Option<Vec<String>>,
     training_rows: Vec<Vec<u32>>,
     epochs: usize,
     patience: usize,
@@ -197,6 +205,8 @@ impl<'a> Training<'a> {
         let mut training = Training {
             epochs: stages.iter().map(|(stage, _)| stage.epochs).sum(),
             patience: if settings.has("patience") { settings.get("patience")?.count()? } else { 0 },
+            classes: classes_of(&request, &settings)?,
+            passes: if session.model.phase_by_phase() { phases } else { 1 },
             select_sum: settings.get("select")?.word()? == "sum",
             request,
             run,
@@ -232,7 +242,7 @@ impl<'a> Training<'a> {
             let epoch_started = Instant::now();
             let (stage, before) = self.stage();
             let (what, plan) = &mut self.stages[stage];
-            let steps = plan.steps();
+            let (steps, passes) = (plan.steps(), self.passes);
             plan.shuffle(self.at.epoch as u32);
             self.stepper.enter(stage, what.phases.clone());
             self.session.model.begin_epoch(&mut self.session.step, self.at.epoch);
@@ -242,7 +252,7 @@ impl<'a> Training<'a> {
             }
             resumed = false;
             self.stepper.set_sums(&mut self.session.step, &self.at.sums)?;
-            while self.at.done < steps {
+            while self.at.done < steps * passes {
                 if self.request.stop.load(Ordering::Relaxed) {
                     self.check_finite()?;
                     self.at.sums = self.stepper.sums(&mut self.session.step)?;
@@ -254,7 +264,11 @@ impl<'a> Training<'a> {
                 let plan = &self.stages[stage].1;
                 let (s, model) = (&mut self.session.step, &*self.session.model);
                 let data = Some((self.request.dataset, self.session.inputs.as_mut_slice()));
-                self.stepper.step(s, model, data, plan, [number, number - before], self.at.done * plan.batch())?;
+                if passes > 1 {
+                    self.stepper.take(Some(self.at.done / steps));
+                }
+                let turn = turn(number - before, steps, passes);
+                self.stepper.step(s, model, data, plan, [number, turn], self.at.done % steps * plan.batch())?;
                 self.at.done += 1;
                 self.watch_step()?;
                 let tell = told.is_none_or(|t| t.elapsed() >= TELL_EVERY);
@@ -264,11 +278,12 @@ impl<'a> Training<'a> {
                 if tell {
                     told = Some(Instant::now());
                     let sums = self.stepper.sums(&mut self.session.step)?;
-                    self.tell(self.total(&sums, self.at.done as f64));
+                    self.tell(self.total(&sums, self.at.done.min(steps) as f64));
                 }
             }
             self.session.step.finish()?;
             self.check_finite()?;
+            self.stepper.take(None);
             self.end_epoch(&mut history, epoch_started.elapsed())?;
             if saved.elapsed() >= CHECKPOINT_EVERY {
                 self.save_checkpoint()?;
@@ -363,7 +378,8 @@ impl<'a> Training<'a> {
         let (stage, before) = self.stage();
         let data = (self.request.dataset, self.session.inputs.as_mut_slice());
         let (s, model) = (&mut self.session.step, &*self.session.model);
-        let op = self.stepper.culprit(s, model, data, &self.stages[stage].1, [number, number - before], phase)?;
+        let plan = &self.stages[stage].1;
+        let op = self.stepper.culprit(s, model, data, plan, [number, turn(number - before, plan.steps(), self.passes)], phase)?;
         Err(Error::Diverged { step: number, term: self.session.model.terms(phase)[term].clone(), op })
     }
 
@@ -375,7 +391,7 @@ impl<'a> Training<'a> {
                 return (i, before);
             }
             epoch -= stage.epochs;
-            before += (stage.epochs * plan.steps()) as u64;
+            before += (stage.epochs * plan.steps() * self.passes) as u64;
         }
         (last, before)
     }
@@ -383,7 +399,7 @@ impl<'a> Training<'a> {
     fn steps_done(&self) -> u64 {
         let (stage, before) = self.stage();
         let earlier: usize = self.stages[..stage].iter().map(|(s, _)| s.epochs).sum();
-        before + ((self.at.epoch - 1 - earlier) * self.stages[stage].1.steps() + self.at.done) as u64
+        before + ((self.at.epoch - 1 - earlier) * self.stages[stage].1.steps() * self.passes + self.at.done) as u64
     }
 
     fn tell(&mut self, loss: f64) {
@@ -392,7 +408,7 @@ impl<'a> Training<'a> {
             epoch: self.at.epoch,
             epochs: self.epochs,
             step,
-            steps: self.stages.iter().map(|(stage, plan)| (stage.epochs * plan.steps()) as u64).sum(),
+            steps: self.stages.iter().map(|(stage, plan)| (stage.epochs * plan.steps() * self.passes) as u64).sum(),
             loss,
             held_out: self.at.held_out.is_finite().then_some(self.at.held_out),
         });
@@ -428,9 +444,7 @@ impl<'a> Training<'a> {
             self.session.step.restore(find)?;
         }
         let dataset = self.request.dataset;
-        for (m, rows) in self.training_rows.iter().enumerate() {
-            self.session.calibrate(dataset, m, rows)?;
-        }
+        self.session.calibrate(dataset, &self.training_rows)?;
         let mut tensors = weights(&mut self.session.step)?;
         for (m, input) in dataset.modalities().iter().zip(&self.session.inputs) {
             tensors.extend(input.tensors(m.name()));
@@ -441,8 +455,37 @@ impl<'a> Training<'a> {
             let all: Vec<u32> = (0..modality.cells() as u32).collect();
             self.session.embed(dataset, m, &all, &mut |_, z| out.row(&[], z))?;
             out.commit()?;
+            self.predict(m, &all)?;
         }
         Ok(())
+    }
+
+    /// Writes which class the model's head gives every cell of a modality, where it has a head: `predicted.NAME.csv`.
+    fn predict(&mut self, m: usize, rows: &[u32]) -> Result<()> {
+        let Some(classes) = &self.classes else { return Ok(()) };
+        let (dataset, latent) = (self.request.dataset, self.session.model.latent());
+        let modality = dataset.modality(m);
+        let mut out = None;
+        for (first, rows) in (0..).step_by(PREDICTED_AT_ONCE).zip(rows.chunks(PREDICTED_AT_ONCE)) {
+            let mut codes = Vec::with_capacity(rows.len() * latent);
+            self.session.embed(dataset, m, rows, &mut |_, z| {
+                codes.extend_from_slice(z);
+                Ok(())
+            })?;
+            let Some((n, probabilities)) = self.session.class_probabilities(&codes)? else { return Ok(()) };
+            if out.is_none() {
+                out = Some(self.run.write_predictions(modality.name(), modality.cells(), classes)?);
+            }
+            for (i, p) in probabilities.chunks_exact(n).enumerate() {
+                let best = most_likely(p);
+                let values: Vec<f32> = std::iter::once(p[best]).chain(p.iter().copied()).collect();
+                let label = classes.get(best).map_or("", String::as_str);
+                if let Some(out) = &mut out {
+                    out.row(&[modality.cell_id(first + i), label], &values)?;
+                }
+            }
+        }
+        out.map_or(Ok(()), |out| out.commit().map(|_| ()))
     }
 
     fn summary(self, stopped: Stopped) -> TrainSummary {
@@ -450,9 +493,25 @@ impl<'a> Training<'a> {
     }
 }
 
+/// The names of the classes that a model learns, if it learns any.
+fn classes_of(request: &TrainRequest, settings: &Settings) -> Result<Option<Vec<String>>> {
+    if (request.model.labels)(settings)? != Labels::Classes {
+        return Ok(None);
+    }
+    let column = request.labels.as_deref().or(request.dataset.default_label());
+    column.map(|c| request.dataset.label(c).map(|l| l.classes)).transpose()
+}
+
+/// How often the phases of a stage's `number`-th step have been taken, that step included, where an epoch of `steps` minibatches is gone
+/// through `passes` times.
+fn turn(number: u64, steps: usize, passes: usize) -> u64 {
+    let (steps, epoch) = (steps as u64, (steps * passes) as u64);
+    (number - 1) / epoch * steps + (number - 1) % epoch % steps + 1
+}
+
 /// What belongs to the model: everything but the optimisers' moments.
 fn weights(s: &mut Step) -> Result<Vec<Tensor>> {
-    Ok(s.snapshot()?.into_iter().filter(|(name, _, _)| !name.starts_with("adam.")).collect())
+    Ok(s.snapshot()?.into_iter().filter(|(name, _, _)| !STATES.iter().any(|o| name.starts_with(o))).collect())
 }
 
 /// The fewest cells that a model can be trained on, said as a sentence if there are fewer.

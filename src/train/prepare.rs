@@ -1,5 +1,6 @@
 //! From a request to everything a training needs: which cells, which pairs, what is done to the rows, the model on its device.
 
+use super::common;
 use super::correspondence::{Blocks, Inferred};
 use super::feed::{self, Feed};
 use super::input::Input;
@@ -99,24 +100,37 @@ impl Preparation {
         let pairs = (known.len(), used.len());
 
         let mut settings = request.settings.clone();
-        let mut inputs = Vec::new();
-        for (m, rows) in dataset.modalities().iter().zip(&training_rows) {
+        let (mut recipes, mut image_sides) = (Vec::new(), Vec::new());
+        for m in dataset.modalities() {
             let chosen = Recipe::from_words(settings.of("preprocess", m.name())?.words()?)?;
-            let image_sides = (request.model.image_sides)(&settings)?.filter(|_| m.is_image());
-            let recipe = chosen.resolve(m, request.model.count_recipe, image_sides.is_some())?;
+            let sides = (request.model.image_sides)(&settings)?.filter(|_| m.is_image());
+            let recipe = chosen.resolve(m, request.model.count_recipe, sides.is_some())?;
             settings.fill("preprocess", m.name(), Value::Words(recipe.to_string().split(',').map(str::to_string).collect()));
-            let components = if settings.has("pca_dim") { settings.of("pca_dim", m.name())?.count()? } else { 0 };
-            let input = Input::fit(m, rows, &recipe, components, request.seed)?;
-            inputs.push(match image_sides {
-                Some(multiple) => input.on_canvas(m, multiple),
-                None => input,
-            });
+            recipes.push(recipe);
+            image_sides.push(sides);
+        }
+        let mut inputs = if settings.has("n_top_genes") {
+            common::inputs(dataset, &training_rows, &recipes, &settings)?
+        } else {
+            let components = |name: &str| if settings.has("pca_dim") { settings.of("pca_dim", name)?.count() } else { Ok(0) };
+            let fitted = dataset.modalities().iter().zip(&training_rows).zip(&recipes);
+            fitted
+                .map(|((m, rows), recipe)| Input::fit(m, rows, recipe, components(m.name())?, request.seed))
+                .collect::<Result<Vec<_>>>()?
+        };
+        for ((m, input), sides) in dataset.modalities().iter().zip(&mut inputs).zip(image_sides) {
+            if let Some(multiple) = sides {
+                input.put_on_canvas(m, multiple);
+            }
         }
         let modalities = model_modalities(dataset, &inputs);
         let cells = training_rows.iter().map(Vec::len).max().unwrap_or(0);
         let labels = label_values(request, &settings, &training_rows)?;
         let classes = labels.as_ref().map_or(0, |l| l.classes);
-        let facts = Facts { modalities: &modalities, cells, pairs: used.len(), classes };
+        let counted = labels.as_ref().filter(|_| (request.model.labels)(&settings).is_ok_and(|l| l == Labels::Classes));
+        let class_counts = counted.map_or(Vec::new(), |l| l.counts(0, &training_rows[0]));
+        let fewest = training_rows.iter().map(Vec::len).min().unwrap_or(0);
+        let facts = Facts { modalities: &modalities, cells, fewest, pairs: used.len(), classes, class_counts: &class_counts };
         (request.model.resolve)(&mut settings, &facts)?;
         let described = device.describe();
         let run = open_run(request, &settings, &described)?;
@@ -213,7 +227,7 @@ fn plan_of(stage: &Stage, seed: u64, training: &[Vec<u32>], pairs: &[Unit]) -> P
     match stage.sampling {
         Sampling::Passes => Plan::new(seed, batch, rows, pairs),
         Sampling::Draws { pair_fraction } => Plan::drawn(seed, batch, rows, pairs, pair_fraction),
-        Sampling::Separate { anchors, shuffle } => Plan::separate(seed, batch, rows, pairs, anchors, shuffle),
+        Sampling::Separate { anchors, shuffle, over } => Plan::separate(seed, batch, rows, pairs, anchors, shuffle, over),
     }
 }
 
@@ -222,6 +236,19 @@ struct LabelValues {
     column: String,
     classes: usize,
     values: Vec<Vec<f32>>,
+}
+
+impl LabelValues {
+    /// How many of a modality's rows are of each class.
+    fn counts(&self, modality: usize, rows: &[u32]) -> Vec<usize> {
+        let mut counts = vec![0; self.classes];
+        for value in rows.iter().map(|&r| self.values[modality][r as usize]).filter(|v| *v >= 0.0) {
+            if let Some(n) = counts.get_mut(value as usize) {
+                *n += 1;
+            }
+        }
+        counts
+    }
 }
 
 /// Those of the column that was asked for, or of the default column, if the model wants any and there are some.

@@ -2,8 +2,9 @@
 
 use super::input::Input;
 use crate::data::dataset::Dataset;
+use crate::engine::ops::batch_norm::BatchNormState;
 use crate::engine::{Step, Var};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::Model;
 
 /// Rows that pass through the device at once outside training, for a model that bears as many.
@@ -87,11 +88,12 @@ impl Session {
 
     /// The codes [rows, latent] of cells x [rows, features], which are preprocessed values and need not be in a dataset.
     pub fn embed_made(&mut self, modality: usize, x: &[f32], codes: &mut Vec<f32>) -> Result<()> {
-        self.each_made(modality, x, |m, s, x| m.encode(s, modality, x), codes)
+        self.each_made(modality, x, |m, s, x| shown(m, s, modality, x), codes)
     }
 
     /// Feature `feature` of `to`, one value a row in the model's units, for cells x [rows, features of `from`] as above.
     pub fn impute_made(&mut self, [from, to]: [usize; 2], feature: usize, x: &[f32], imputed: &mut Vec<f32>) -> Result<()> {
+        self.check_decodes(to)?;
         let decode = |m: &dyn Model, s: &mut Step, x: Var| {
             let z = m.encode(s, from, x);
             m.decode(s, to, z)
@@ -129,13 +131,23 @@ impl Session {
         Ok(())
     }
 
-    /// The codes of a modality's rows: `sink` gets each row's position in `rows` and its code `[latent]`.
+    /// The embedding of a modality's rows: `sink` gets each row's position in `rows` and what is shown of its code `[latent]`.
     pub fn embed(&mut self, dataset: &Dataset, modality: usize, rows: &[u32], sink: &mut Sink) -> Result<()> {
-        self.each_chunk(dataset, modality, rows, |m, s, x| m.encode(s, modality, x), sink)
+        self.each_chunk(dataset, modality, rows, |m, s, x| shown(m, s, modality, x), sink)
+    }
+
+    /// A sentence if the model makes nothing of modality `to`.
+    fn check_decodes(&self, to: usize) -> Result<()> {
+        if self.model.decodes(to) {
+            return Ok(());
+        }
+        let place = ["first", "second", "third"].get(to).copied().unwrap_or("last");
+        Err(Error::usage(format!("the model of this run makes no features of its {place} modality: translate to another one")))
     }
 
     /// The features of `to` for the rows of `from`, in the model's units (after `to`'s preprocessing).
     pub fn translate(&mut self, dataset: &Dataset, [from, to]: [usize; 2], rows: &[u32], sink: &mut Sink) -> Result<()> {
+        self.check_decodes(to)?;
         let decode = |m: &dyn Model, s: &mut Step, x: Var| {
             let z = m.encode(s, from, x);
             m.decode(s, to, z)
@@ -150,44 +162,99 @@ impl Session {
 
     /// The class that the model's head gives each of these codes [n, latent]; `None` where it has no head.
     pub fn classes(&mut self, codes: &[f32]) -> Result<Option<Vec<u32>>> {
+        let Some((classes, p)) = self.class_probabilities(codes)? else { return Ok(None) };
+        Ok(Some(p.chunks_exact(classes).map(|p| most_likely(p) as u32).collect()))
+    }
+
+    /// The number of classes that the model's head knows, and the probabilities [n, classes] that it gives to codes [n, latent]; `None`
+    /// where it has no head.
+    pub fn class_probabilities(&mut self, codes: &[f32]) -> Result<Option<(usize, Vec<f32>)>> {
         let latent = self.model.latent();
-        let mut out = Vec::with_capacity(codes.len() / latent.max(1));
+        let (mut classes, mut out) = (0, Vec::new());
         for chunk in codes.chunks(self.chunk * latent) {
             self.step.begin(false, 0, 0)?;
             let z = self.step.constant([chunk.len() / latent, latent], chunk);
             let Some(logits) = self.model.classify(&mut self.step, z) else { return Ok(None) };
-            let classes = self.step.dims(logits)[1];
-            let logits = self.step.download(logits)?;
-            let best = |row: &[f32]| (0..classes).reduce(|a, b| if row[b] > row[a] { b } else { a }).unwrap_or(0) as u32;
-            out.extend(logits.chunks_exact(classes).map(best));
+            classes = self.step.dims(logits)[1];
+            let mut logits = self.step.download(logits)?;
+            logits.chunks_exact_mut(classes).for_each(softmax);
+            out.append(&mut logits);
         }
-        Ok(Some(out))
+        Ok((classes > 0).then_some((classes, out)))
     }
 
-    /// Replaces batch norm's running statistics by those of `rows`, with nothing dropped and no noise: embeddings then do not
-    /// depend on the momentum or on the last minibatches.
-    pub fn calibrate(&mut self, dataset: &Dataset, modality: usize, rows: &[u32]) -> Result<()> {
-        self.step.begin(false, 0, 0)?;
-        let none = self.step.alloc([0, self.inputs[modality].width()]);
-        let Some((_, state)) = self.model.before_norm(&mut self.step, modality, none) else { return Ok(()) };
-        let width = self.step.dims(state.mean)[1];
-        // Welford's recurrence, row by row in f64
-        let (mut mean, mut spread, mut n) = (vec![0.0f64; width], vec![0.0f64; width], 0.0f64);
-        let before = |m: &dyn Model, s: &mut Step, x: Var| m.before_norm(s, modality, x).map_or(x, |(h, _)| h);
-        self.each_chunk(dataset, modality, rows, before, &mut |_, h| {
-            n += 1.0;
-            for ((m, s), &h) in mean.iter_mut().zip(&mut spread).zip(h) {
-                let d = h as f64 - *m;
-                *m += d / n;
-                *s += d * (h as f64 - *m);
+    /// Replaces batch norm's statistics by those of the training `rows` of every modality, layer by layer, with nothing dropped and no
+    /// noise: embeddings then do not depend on the momentum or on the last minibatches.
+    pub fn calibrate(&mut self, dataset: &Dataset, rows: &[Vec<u32>]) -> Result<()> {
+        for layer in 0.. {
+            // A norm that several modalities share is given to the rows of all of them, one modality after the other.
+            let mut norms: Vec<(BatchNormState, Spread)> = Vec::new();
+            for (modality, rows) in rows.iter().enumerate() {
+                self.step.begin(false, 0, 0)?;
+                let none = self.step.alloc([0, self.inputs[modality].width()]);
+                let Some((_, state)) = self.model.before_norm(&mut self.step, modality, layer, none) else { continue };
+                let width = self.step.dims(state.mean)[1];
+                let at = norms.iter().position(|(s, _)| s.mean == state.mean).unwrap_or_else(|| {
+                    norms.push((state, Spread::new(width)));
+                    norms.len() - 1
+                });
+                let spread = &mut norms[at].1;
+                let before = |m: &dyn Model, s: &mut Step, x: Var| m.before_norm(s, modality, layer, x).map_or(x, |(h, _)| h);
+                self.each_chunk(dataset, modality, rows, before, &mut |_, h| {
+                    spread.add(h);
+                    Ok(())
+                })?;
             }
-            Ok(())
-        })?;
-        if n > 0.0 {
-            let variance: Vec<f32> = spread.iter().map(|s| (s / n) as f32).collect();
-            self.step.upload(state.mean, &mean.iter().map(|&m| m as f32).collect::<Vec<f32>>())?;
-            self.step.upload(state.variance, &variance)?;
+            if norms.is_empty() {
+                break;
+            }
+            for (state, spread) in norms.iter().filter(|(_, spread)| spread.n > 0.0) {
+                let narrow = |v: &[f64], by: f64| v.iter().map(|v| (v / by) as f32).collect::<Vec<f32>>();
+                self.step.upload(state.mean, &narrow(&spread.mean, 1.0))?;
+                self.step.upload(state.variance, &narrow(&spread.square, spread.n))?;
+            }
         }
         Ok(())
+    }
+}
+
+/// What is shown of the codes of a modality's cells.
+fn shown(model: &dyn Model, s: &mut Step, modality: usize, x: Var) -> Var {
+    let z = model.encode(s, modality, x);
+    model.shown(s, z)
+}
+
+/// The place of the largest, the first of several.
+pub(crate) fn most_likely(p: &[f32]) -> usize {
+    (0..p.len()).reduce(|a, b| if p[b] > p[a] { b } else { a }).unwrap_or(0)
+}
+
+/// Logits become probabilities.
+fn softmax(row: &mut [f32]) {
+    let top = row.iter().fold(f32::NEG_INFINITY, |m, &u| m.max(u));
+    row.iter_mut().for_each(|u| *u = (*u - top).exp());
+    let sum: f32 = row.iter().sum();
+    row.iter_mut().for_each(|p| *p /= sum);
+}
+
+/// Means and sums of squares about them, row by row in f64 (Welford's recurrence).
+struct Spread {
+    mean: Vec<f64>,
+    square: Vec<f64>,
+    n: f64,
+}
+
+impl Spread {
+    fn new(width: usize) -> Spread {
+        Spread { mean: vec![0.0; width], square: vec![0.0; width], n: 0.0 }
+    }
+
+    fn add(&mut self, row: &[f32]) {
+        self.n += 1.0;
+        for ((m, s), &h) in self.mean.iter_mut().zip(&mut self.square).zip(row) {
+            let d = h as f64 - *m;
+            *m += d / self.n;
+            *s += d * (h as f64 - *m);
+        }
     }
 }

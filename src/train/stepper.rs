@@ -8,7 +8,7 @@ use crate::data::dataset::Dataset;
 use crate::data::plan::Plan;
 use crate::device::launch::GraphId;
 use crate::engine::ops::ledger::Ledger;
-use crate::engine::optim::Adam;
+use crate::engine::optim::Optimiser;
 use crate::engine::{Step, Var, Weight};
 use crate::error::Result;
 use crate::models::{Losses, Minibatch, Model};
@@ -30,7 +30,7 @@ pub struct Stepper {
     blocks: Option<Blocks>,
     labels: Option<LabelFeed>,
     /// By phase.
-    optimisers: Vec<Vec<Adam>>,
+    optimisers: Vec<Vec<Optimiser>>,
     clips: Vec<f32>,
     /// The stage under way, and the phases that step in it.
     stage: (usize, Range<usize>),
@@ -40,8 +40,17 @@ pub struct Stepper {
     term_vars: Vec<Var>,
     /// The weights of each phase's terms in its last step.
     term_weights: Vec<Vec<Weight>>,
+    /// The phases of the step under way: the stage's, or one of them.
+    now: Range<usize>,
+    /// Every set of phases that this stage has stepped.
+    taken: Vec<Taken>,
+}
+
+/// A set of phases that step together.
+struct Taken {
+    phases: Range<usize>,
     graph: Option<GraphId>,
-    /// Steps since the engine last changed what it launches: a captured step needs warm memory.
+    /// How often they have: a captured step needs warm memory.
     warm: u32,
 }
 
@@ -78,15 +87,15 @@ impl Stepper {
         }
         let (mut optimisers, mut ledgers) = (Vec::new(), Vec::new());
         for (p, phase) in model.phases().iter().enumerate() {
-            let adam = |&(group, settings): &(usize, _)| Adam::named(s, &format!("adam.{p}.{group}"), group, settings);
-            optimisers.push(phase.moves.iter().map(adam).collect::<Result<Vec<_>>>()?);
+            let optimiser = |&(group, rule): &(usize, _)| Optimiser::new(s, &format!("{p}.{group}"), group, rule);
+            optimisers.push(phase.moves.iter().map(optimiser).collect::<Result<Vec<_>>>()?);
             ledgers.push(Ledger::new(s, model.terms(p).len())?);
         }
         let clips = model.phases().iter().map(|p| p.clip).collect();
         let (losses, shared, term_vars) = (Vec::new(), Vec::new(), Vec::new());
         let stage = (0, 0..optimisers.len());
         let term_weights = (0..optimisers.len()).map(|p| vec![Weight::Fixed(0.0); model.terms(p).len()]).collect();
-        let (graph, warm) = (None, 0);
+        let now = stage.1.clone();
         Ok(Stepper {
             feeds,
             weights,
@@ -100,8 +109,8 @@ impl Stepper {
             shared,
             term_vars,
             term_weights,
-            graph,
-            warm,
+            now,
+            taken: Vec::new(),
         })
     }
 
@@ -109,8 +118,15 @@ impl Stepper {
     pub fn enter(&mut self, stage: usize, phases: Range<usize>) {
         if self.stage != (stage, phases.clone()) {
             self.stage = (stage, phases);
-            (self.graph, self.warm) = (None, 0);
+            self.taken.clear();
         }
+        self.take(None);
+    }
+
+    /// From the next step on one phase of the stage steps, or all of them.
+    pub fn take(&mut self, phase: Option<usize>) {
+        let all = &self.stage.1;
+        self.now = phase.map_or(all.clone(), |p| all.start + p..all.start + p + 1);
     }
 
     /// Takes over an epoch's order and weights, for training or for held-out cells.
@@ -150,17 +166,25 @@ impl Stepper {
         if let Some(blocks) = &mut self.blocks {
             blocks.stage(s, plan, start, rows)?;
         }
-        for o in self.optimisers[self.stage.1.clone()].iter_mut().flatten() {
+        for o in self.optimisers[self.now.clone()].iter_mut().flatten() {
             o.set_step(s, in_stage, model.rate(in_stage));
         }
-        if let Some(graph) = self.graph {
+        model.before_step(s, in_stage);
+        let taken = match self.taken.iter().position(|t| t.phases == self.now) {
+            Some(at) => at,
+            None => {
+                self.taken.push(Taken { phases: self.now.clone(), graph: None, warm: 0 });
+                self.taken.len() - 1
+            }
+        };
+        if let Some(graph) = self.taken[taken].graph {
             s.write_clock(number, start)?;
             s.replay(graph);
             return Ok(());
         }
         s.begin(true, number, start)?;
-        if self.warm < WARM_UP {
-            self.warm += 1;
+        if self.taken[taken].warm < WARM_UP {
+            self.taken[taken].warm += 1;
             self.launch(s, model, plan);
             return Ok(());
         }
@@ -168,8 +192,8 @@ impl Stepper {
             self.launch(s, model, plan);
             return Ok(());
         }
-        self.graph = s.capture(|s| self.launch(s, model, plan))?;
-        if let Some(graph) = self.graph {
+        self.taken[taken].graph = s.capture(|s| self.launch(s, model, plan))?;
+        if let Some(graph) = self.taken[taken].graph {
             s.replay(graph);
         }
         Ok(())
@@ -180,7 +204,7 @@ impl Stepper {
         let given = self.given(s, plan.batch(), true);
         self.begin_step(s, model, &given, plan.anchors());
         s.keep_tape();
-        for phase in self.stage.1.clone() {
+        for phase in self.now.clone() {
             s.train_only(|group| self.optimisers[phase].iter().any(|o| o.group() == group));
             self.losses_of(s, model, phase, &given, plan.anchors());
             self.term_vars.clear();

@@ -5,7 +5,7 @@
 
 use couplet::device::Device;
 use couplet::engine::ops::ledger::Ledger;
-use couplet::engine::optim::Adam;
+use couplet::engine::optim::Optimiser;
 use couplet::engine::{Precision, Step, Var, Weight};
 use couplet::models::settings::Settings;
 use couplet::models::{Facts, Losses, Minibatch, Modality, Model, by_name};
@@ -125,8 +125,11 @@ impl Case {
         let names: Vec<String> = self.names().into_iter().map(String::from).collect();
         let mut settings = Settings::new(spec.name, spec.options, &names).expect("default settings");
         settings.apply_flags(&(self.subject.flags)(self)).expect("the case's settings");
-        (spec.resolve)(&mut settings, &Facts { modalities: &self.modalities(), cells: self.rows(), pairs: self.rows(), classes: 0 })
-            .expect("resolved settings");
+        (spec.resolve)(
+            &mut settings,
+            &Facts { modalities: &self.modalities(), cells: self.rows(), pairs: self.rows(), ..Facts::default() },
+        )
+        .expect("resolved settings");
         settings
     }
 }
@@ -238,7 +241,7 @@ impl<'c> Bench<'c> {
         let terms = self.model.terms(0).to_vec();
         self.check_names(&terms);
         let (optimiser, clip) = (self.model.phases()[0].moves[0].1, self.model.phases()[0].clip);
-        let mut adam = Adam::new(&mut self.step, 0, optimiser).expect("Adam");
+        let mut adam = Optimiser::new(&mut self.step, "0", 0, optimiser).expect("an optimiser");
         let ledger = Ledger::new(&mut self.step, terms.len()).expect("a ledger");
         let tolerance = self.case.tolerance("losses");
         for t in 0..STEPS {

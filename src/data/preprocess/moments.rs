@@ -99,6 +99,13 @@ impl Moments {
         }
     }
 
+    /// Joins what another group of cells has of its feature `from` to what is known of feature `to`.
+    pub(super) fn join_feature(&mut self, to: usize, other: &Moments, from: usize) {
+        if other.count[from] > 0 {
+            self.join(to, other.count[from], other.mean[from], other.square[from]);
+        }
+    }
+
     /// Values of each feature that are not missing.
     pub(super) fn counts(&self) -> &[u64] {
         &self.count

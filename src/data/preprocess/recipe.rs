@@ -8,6 +8,7 @@
 //!   standardise      (x - mean) / sd, per feature, training cells      yes
 //!   minmax-cell      (x - min) / (max - min) over the cell             no: the two are not kept
 //!   divide255, divide4095, divide65535     x over that: images of 8, 12, 16 bits onto 0..1       yes
+//!   clip10           limited to -10 .. 10                              no: what was beyond is not kept
 //!
 //! Missing values (NaN) take part in no total, minimum or maximum and stay missing. A cell without counts stays zero.
 
@@ -26,6 +27,7 @@ pub const STEPS: &[&str] = &[
     "cpm-log1p",
     "standardise",
     "minmax-cell",
+    "clip10",
     "divide255",
     "divide4095",
     "divide65535",
@@ -46,17 +48,20 @@ pub enum Step {
     Standardise,
     /// The cell's values onto 0..1.
     MinmaxCell,
+    /// What lies beyond -10 or 10 becomes that.
+    Clip10,
     /// Over the largest value that so many bits hold.
     Divide(u32),
 }
 
-const NAMES: [(Step, &str); 9] = [
+const NAMES: [(Step, &str); 10] = [
     (Step::Log1p, "log1p"),
     (Step::Log2p1, "log2p1"),
     (Step::Counts10kLog1p, "counts10k-log1p"),
     (Step::CpmLog1p, "cpm-log1p"),
     (Step::Standardise, "standardise"),
     (Step::MinmaxCell, "minmax-cell"),
+    (Step::Clip10, "clip10"),
     (Step::Divide(255), "divide255"),
     (Step::Divide(4095), "divide4095"),
     (Step::Divide(65535), "divide65535"),
@@ -70,7 +75,7 @@ impl Step {
 
     /// Whether zeros stay zeros, so that a sparse row's non-zeros are all there is to do.
     pub(super) fn keeps_zeros(self) -> bool {
-        matches!(self, Step::Log1p | Step::Log2p1 | Step::Counts10kLog1p | Step::CpmLog1p | Step::Divide(_))
+        matches!(self, Step::Log1p | Step::Log2p1 | Step::Counts10kLog1p | Step::CpmLog1p | Step::Clip10 | Step::Divide(_))
     }
 }
 
@@ -135,6 +140,11 @@ impl Recipe {
         if counts { Recipe::parse(count_recipe) } else { Ok(Recipe::Steps(vec![Step::Standardise])) }
     }
 
+    /// The steps up to `standardise`, if it is one of them.
+    pub fn before_standardise(&self) -> Recipe {
+        Recipe::Steps(self.steps().iter().copied().take_while(|&s| s != Step::Standardise).collect())
+    }
+
     /// The steps; none of them for `auto`, which must be [resolved](Recipe::resolve) first.
     pub fn steps(&self) -> &[Step] {
         match self {
@@ -171,6 +181,8 @@ pub(super) fn apply(step: Step, x: &mut [f32]) -> Result<(), Refused> {
     match step {
         Step::Standardise => {}
         Step::Divide(by) => x.iter_mut().for_each(|v| *v /= by as f32),
+        // clamp keeps a NaN, which is missing.
+        Step::Clip10 => x.iter_mut().for_each(|v| *v = v.clamp(-10.0, 10.0)),
         Step::MinmaxCell => {
             let (low, high) = x.iter().filter(|v| !v.is_nan()).fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
             let range = high - low;
@@ -204,7 +216,7 @@ pub(super) fn apply(step: Step, x: &mut [f32]) -> Result<(), Refused> {
 /// Undoes what can be undone of a step other than [`Step::Standardise`].
 pub(super) fn undo(step: Step, x: &mut [f32]) {
     match step {
-        Step::Standardise | Step::MinmaxCell => {}
+        Step::Standardise | Step::MinmaxCell | Step::Clip10 => {}
         Step::Divide(by) => x.iter_mut().for_each(|v| *v *= by as f32),
         Step::Log2p1 => x.iter_mut().for_each(|v| *v = ((*v as f64).exp2() - 1.0) as f32),
         Step::Log1p | Step::Counts10kLog1p | Step::CpmLog1p => x.iter_mut().for_each(|v| *v = v.exp_m1()),

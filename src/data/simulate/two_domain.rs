@@ -137,7 +137,8 @@ impl Rows for Cells {
         let levels = &self.levels.log_rates[self.modality][of_type * GENES..][..GENES];
         let rates: Vec<f64> = levels.iter().map(|level| (level + scatter * normal()).exp()).collect();
         let whole: f64 = rates.iter().sum();
-        (row.indices.clear(), row.values.clear());
+        row.indices.clear();
+        row.values.clear();
         for (g, rate) in rates.iter().enumerate() {
             let count = poisson(&mut draw, rate / whole * depth);
             if count > 0 {

@@ -3,16 +3,20 @@
 //!   cross_entropy   L = Σ_r v_r (log Σ_c exp u_rc - u_{r,y_r}) / Σ_r v_r       y_r the class of row r, v_r = w_{y_r}, or 1 without w;
 //!                   a row without a class (NaN) has v_r = 0; L = 0 if no row has one
 //!   backward        du_rc = dL · v_r (exp u_rc / Σ exp u - [c = y_r]) / Σ v
+//!   softmax         p_rc = exp u_rc / Σ_k exp u_rk;  du_rc = p_rc (dp_rc - Σ_k p_rk dp_rk)
 //!   one_hot         h_{r, k C + y_r} = 1 for k < repeat, else 0; a row without a class is all 0; no gradient
 //!   repeated        h_{rk} = y_r, 0 where it is NaN; no gradient
 //!   shapes          u [B, C], y [B, 1] of class numbers as f32, w [1, C] or none, L [1, 1], h [B, repeat·C]
-//!   kernels         class_rows, class_bwd, one_hot (kernels/classes.cu), error_total
+//!   kernels         class_rows, class_bwd, softmax_fwd, softmax_bwd, one_hot (kernels/classes.cu), error_total
 
+use super::activation::exp;
 use super::reduce::sum_f64;
+use crate::device::cpu;
 use crate::device::launch::{Arg, Grid};
 use crate::engine::tape::{Node, Op};
 use crate::engine::{Step, Var};
 
+static SOFTMAX: Op = Op { name: "softmax", backward: softmax_backward };
 static CROSS_ENTROPY: Op = Op { name: "cross_entropy", backward };
 
 /// What the rows of logits should say.
@@ -71,6 +75,27 @@ impl Step {
         loss
     }
 
+    /// The probabilities of the classes, row by row. logits [B, C]; result [B, C].
+    pub fn softmax(&mut self, logits: Var) -> Var {
+        let [rows, classes] = self.dims(logits);
+        let p = self.alloc([rows, classes]);
+        if self.on_cpu() {
+            let ([p], [u]) = self.views([p], [logits]);
+            cpu::rows(p, classes, |r, p| {
+                let u = &u[r * classes..(r + 1) * classes];
+                let top = u.iter().fold(f32::NEG_INFINITY, |m, &u| m.max(u));
+                p.iter_mut().zip(u).for_each(|(p, &u)| *p = exp(u - top));
+                let sum: f32 = p.iter().sum();
+                p.iter_mut().for_each(|p| *p /= sum);
+            });
+        } else {
+            let args = [self.ptr(p), self.ptr(logits), rows.into(), classes.into()];
+            self.launch("softmax_fwd", Grid::over(rows), &args);
+        }
+        self.record(&SOFTMAX, [logits], p, [0.0; 4], [0; 4]);
+        p
+    }
+
     /// A number of each cell for a network, `times` side by side. labels [B, 1], 0 in place of NaN; result [B, times].
     pub fn repeated(&mut self, labels: Var, times: usize) -> Var {
         self.coded(labels, 1, times)
@@ -108,6 +133,27 @@ impl Step {
 /// The class that a label says, if it says one.
 fn class_of(label: f32, classes: usize) -> Option<usize> {
     (label >= 0.0 && label < classes as f32).then_some(label as usize)
+}
+
+fn softmax_backward(s: &mut Step, node: &Node) {
+    let (logits, p) = (node.x[0], node.y);
+    let dp = s.grad(p).expect("the gradient has arrived");
+    let [rows, classes] = s.dims(p);
+    let (du, add) = s.grad_slot(logits);
+    if s.on_cpu() {
+        let ([du], [p, dp]) = s.views([du], [p, dp]);
+        cpu::rows(du, classes, |r, du| {
+            let (p, dp) = (&p[r * classes..(r + 1) * classes], &dp[r * classes..(r + 1) * classes]);
+            let dot: f32 = p.iter().zip(dp).map(|(p, d)| p * d).sum();
+            for ((du, p), dp) in du.iter_mut().zip(p).zip(dp) {
+                let g = p * (dp - dot);
+                *du = if add { *du + g } else { g };
+            }
+        });
+    } else {
+        let args = [s.ptr(du), s.ptr(p), s.ptr(dp), rows.into(), classes.into(), add.into()];
+        s.launch("softmax_bwd", Grid::over(rows), &args);
+    }
 }
 
 fn backward(s: &mut Step, node: &Node) {
@@ -177,6 +223,18 @@ mod tests {
                 |s, v| s.cross_entropy(v[0], Target::Class(1), Var::NONE),
                 |x| reference(&x[0], classes, &|_| Some(1), &[]),
             );
+        }
+    }
+
+    #[test]
+    fn softmax_matches_the_reference() {
+        for [rows, classes] in [[1, 1], [13, 3], [33, 25], [300, 200]] {
+            let reference = |x: &[Vec<f64>]| {
+                let row = |u: &[f64]| u.iter().map(|v| v.exp() / u.iter().map(|u| u.exp()).sum::<f64>()).collect::<Vec<f64>>();
+                x[0].chunks_exact(classes).flat_map(row).collect()
+            };
+            let u = Operand { differentiate: rows < 100, ..operand([rows, classes], 1) };
+            prove(&[u], 1e-5, |s, v| s.softmax(v[0]), reference);
         }
     }
 

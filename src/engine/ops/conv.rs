@@ -122,6 +122,7 @@ impl Step {
     }
 
     /// small (+)= W ⋆ large, then bias and activation (not on a sum).
+    #[allow(clippy::too_many_arguments)] // a product's own
     fn conv_gather(&mut self, g: &Geometry, small: Var, large: Var, w: Var, add: bool, bias: Var, f: Activation) {
         if self.size(small) == 0 {
             return;
@@ -144,6 +145,7 @@ impl Step {
     }
 
     /// large (+)= overlap-add of Wᵀ·small, then bias and activation (not on a sum).
+    #[allow(clippy::too_many_arguments)] // as above
     fn conv_scatter(&mut self, g: &Geometry, large: Var, small: Var, w: Var, add: bool, bias: Var, f: Activation) {
         if self.size(large) == 0 {
             return;

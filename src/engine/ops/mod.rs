@@ -9,7 +9,10 @@ pub mod activation;
 pub mod aggregate;
 pub mod batch_norm;
 pub mod batch_norm_images;
+pub mod centres;
 pub mod classes;
+pub mod consistency;
+pub mod contrast;
 pub mod conv;
 pub mod distance;
 pub mod gemm;
@@ -18,10 +21,12 @@ mod images;
 pub mod latent;
 pub mod ledger;
 pub mod linear;
+pub mod logistic;
 pub mod losses;
 pub mod noise;
 pub mod prime_dual;
 pub mod reduce;
+pub mod reverse;
 pub mod rows;
 pub mod shape;
 pub mod sinkhorn;
@@ -47,7 +52,8 @@ mod tests {
     use super::testing::values;
     use super::transport::Towards;
     use crate::device::{Device, sources};
-    use crate::engine::optim::{Adam, AdamSettings};
+    use crate::engine::average::MovingAverage;
+    use crate::engine::optim::{Adam, AdamSettings, Sgd, SgdSettings};
     use crate::engine::{Precision, Step, Var, Weight};
     use std::collections::BTreeSet;
 
@@ -64,6 +70,9 @@ mod tests {
             BatchNormState { scale: Var::NONE, shift: Var::NONE, mean, variance, epsilon: 1e-3, keep: 0.9, running: Running::Biased };
         let w = s.parameter("w", 0, [p, p], values(p * p, 2));
         let mut adam = Adam::new(&mut s, 0, AdamSettings::default()).unwrap();
+        let sgd = Sgd::new(&mut s, "0", 0, SgdSettings { rate: 0.1, momentum: 0.9, l2: 0.0 });
+        let average = MovingAverage::new(&mut s, "0", 0, 0.99).unwrap();
+        let knob = s.knob(0.5);
         let ledger = Ledger::new(&mut s, 4).unwrap();
         adam.set_step(&mut s, 1, 1.0);
         let pace = Pace { step: 0.01, penalty: 10.0 };
@@ -101,10 +110,20 @@ mod tests {
         let code = s.one_hot(classes, 2, 2);
         let wide = s.beside(part, code);
         let adversarial = [s.cross_entropy(wide, Target::Labels(classes), Var::NONE), s.square_from(wide, 1.0)];
-        let losses: Vec<_> = terms.into_iter().chain(more).chain(adversarial).map(|t| (t, Weight::Fixed(1.0))).collect();
+        let (mixed, turned) = (s.mix(a, b, knob), s.reverse_gradient(b, knob));
+        let views = [a, turned].map(|v| s.transposed(v));
+        let said = [s.consistency(a, [b, mixed], knob), s.logistic(turned, 1.0), s.nt_xent(views[0], views[1], 0.5)];
+        let shares = s.softmax(a);
+        let sure = s.constant([rows, 2], &[9.0; 18]);
+        let centres = s.leaf([2, p], &values(2 * p, 6));
+        let near = [s.centre_distance(shares, sure, centres, 0.4)];
+        let losses: Vec<_> =
+            said.into_iter().chain(near).chain(terms).chain(more).chain(adversarial).map(|t| (t, Weight::Fixed(1.0))).collect();
         s.backward(&losses);
         s.clip_gradients(0, 1.0);
         adam.step(&mut s, &ledger);
+        sgd.unwrap().step(&mut s, &ledger);
+        average.step(&mut s, &ledger);
         s.clamp_min(w, -1.0, &ledger);
 
         // The matrix product's other sizes: a long k is shared by blocks, a large C is cut into wide tiles.

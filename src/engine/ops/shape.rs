@@ -3,15 +3,20 @@
 //!   detached    y = x, through which no gradient passes
 //!   rows_part   y_r = x_{first + r}                        dx_{first + r} += dy_r; y lies where x does, nothing is copied
 //!   beside      y = (a | b)                                da, db: their columns of dy
-//!   shapes      x [B, D], y [rows, D]; a [B, p], b [B, q], y [B, p + q]
-//!   kernels     add_to, beside_fwd, beside_bwd                                         (kernels/shape.cu)
+//!   stacked     y = (a; b; ..)                             da, db, ..: their rows of dy
+//!   transposed  y = xᵀ                                     dx = dyᵀ
+//!   shapes      x [B, D], y [rows, D]; a [B, p], b [B, q], y [B, p + q]; a [m, D], b [n, D], y [m + n + .., D]; x [B, D], y [D, B]
+//!   kernels     add_to, beside_fwd, beside_bwd, transpose                                         (kernels/shape.cu)
 
+use crate::device::cpu;
 use crate::device::launch::Grid;
 use crate::engine::tape::{Node, Op};
 use crate::engine::{Step, Var};
 
 static ROWS_PART: Op = Op { name: "rows_part", backward: rows_part_backward };
 static BESIDE: Op = Op { name: "beside", backward: beside_backward };
+static STACKED: Op = Op { name: "stacked", backward: stacked_backward };
+static TRANSPOSED: Op = Op { name: "transposed", backward: transposed_backward };
 
 impl Step {
     /// The same values as a constant.
@@ -28,6 +33,64 @@ impl Step {
         let y = self.reshaped(flat, [rows, cols]);
         self.record(&ROWS_PART, [x], y, [0.0; 4], [first as u32, 0, 0, 0]);
         y
+    }
+
+    /// The rows of all parts, one part after the other: at most eight, as wide as the first. One part is itself.
+    #[track_caller]
+    pub fn stacked(&mut self, parts: &[Var]) -> Var {
+        if let [one] = parts {
+            return *one;
+        }
+        let cols = self.dims(parts[0])[1];
+        let rows: usize = parts.iter().map(|&p| self.dims(p)[0]).sum();
+        let y = self.alloc([rows, cols]);
+        let mut x = [Var::NONE; 8];
+        let mut first = 0;
+        for (x, &part) in x.iter_mut().zip(parts) {
+            assert_eq!(self.dims(part)[1], cols, "stacked: parts of one width");
+            let n = self.size(part);
+            let to = self.part(y, first, n);
+            self.copy(to, part);
+            (*x, first) = (part, first + n);
+        }
+        assert_eq!(first, rows * cols, "stacked: at most eight parts");
+        self.record(&STACKED, x, y, [0.0; 4], [0; 4]);
+        y
+    }
+
+    /// xᵀ. x [B, D]; result [D, B].
+    pub fn transposed(&mut self, x: Var) -> Var {
+        let [rows, cols] = self.dims(x);
+        let y = self.alloc([cols, rows]);
+        self.transpose(y, x, false);
+        self.record(&TRANSPOSED, [x], y, [0.0; 4], [0; 4]);
+        y
+    }
+
+    /// y += x
+    fn add_to(&mut self, y: Var, x: Var) {
+        let n = self.size(x);
+        if self.on_cpu() {
+            let ([y], [x]) = self.views([y], [x]);
+            cpu::chunks(y, |start, y| y.iter_mut().zip(&x[start..]).for_each(|(y, x)| *y += x));
+        } else {
+            let args = [self.ptr(y), self.ptr(x), n.into()];
+            self.launch("add_to", Grid::over(n), &args);
+        }
+    }
+
+    /// y (+)= xᵀ
+    fn transpose(&mut self, y: Var, x: Var, add: bool) {
+        let [rows, cols] = self.dims(x);
+        if self.on_cpu() {
+            let ([y], [x]) = self.views([y], [x]);
+            cpu::rows(y, rows, |c, y| {
+                y.iter_mut().enumerate().for_each(|(r, y)| *y = if add { *y } else { 0.0 } + x[r * cols + c]);
+            });
+        } else {
+            let args = [self.ptr(y), self.ptr(x), rows.into(), cols.into(), add.into()];
+            self.launch("transpose", Grid::over(rows * cols), &args);
+        }
     }
 
     /// a's columns, then b's. a [B, p], b [B, q]; result [B, p + q].
@@ -60,13 +123,27 @@ fn rows_part_backward(s: &mut Step, node: &Node) {
     }
     let (cols, n) = (s.dims(x)[1], s.size(dy));
     let part = s.part(dx, first * cols, n);
-    if s.on_cpu() {
-        let ([part], [dy]) = s.views([part], [dy]);
-        part.iter_mut().zip(dy).for_each(|(d, dy)| *d += dy);
-    } else {
-        let args = [s.ptr(part), s.ptr(dy), n.into()];
-        s.launch("add_to", Grid::over(n), &args);
+    s.add_to(part, dy);
+}
+
+fn stacked_backward(s: &mut Step, node: &Node) {
+    let dy = s.grad(node.y).expect("the gradient has arrived");
+    let mut first = 0;
+    for &x in node.x.iter().take_while(|x| !x.is_none()) {
+        let n = s.size(x);
+        if s.wants(x) {
+            let from = s.part(dy, first, n);
+            let (dx, add) = s.grad_slot(x);
+            if add { s.add_to(dx, from) } else { s.copy(dx, from) }
+        }
+        first += n;
     }
+}
+
+fn transposed_backward(s: &mut Step, node: &Node) {
+    let dy = s.grad(node.y).expect("the gradient has arrived");
+    let (dx, add) = s.grad_slot(node.x[0]);
+    s.transpose(dx, dy, add);
 }
 
 fn beside_backward(s: &mut Step, node: &Node) {
@@ -109,6 +186,36 @@ mod tests {
             },
             |x| (0..3).flat_map(|r| [x[0][2 * r], x[0][2 * r + 1], x[0][2 * r + 2], x[0][2 * r + 3]]).collect(),
         );
+    }
+
+    #[test]
+    fn matrices_one_after_the_other_share_the_gradient_and_a_part_may_come_twice() {
+        for [m, n, cols] in [[1, 1, 1], [5, 3, 2], [0, 4, 3], [33, 7, 20]] {
+            prove(
+                &[operand([m, cols], 1), operand([n, cols], 2), fixed([2, cols], values(2 * cols, 3))],
+                1e-6,
+                |s, v| s.stacked(&[v[0], v[1], v[2], v[0]]),
+                |x| [&x[0][..], &x[1], &x[2], &x[0]].concat(),
+            );
+        }
+    }
+
+    #[test]
+    fn a_transposed_matrix_passes_its_gradient_back_transposed() {
+        for [rows, cols] in [[1, 1], [3, 7], [33, 31]] {
+            let turned = |x: &[f64]| (0..rows * cols).map(|i| x[i % rows * cols + i / rows]).collect::<Vec<f64>>();
+            prove(&[operand([rows, cols], 1)], 1e-6, |s, v| s.transposed(v[0]), |x| turned(&x[0]));
+            // Twice the same operand: the second contribution is added.
+            prove(
+                &[operand([rows, cols], 1)],
+                1e-6,
+                |s, v| {
+                    let parts = [s.transposed(v[0]), s.transposed(v[0])];
+                    s.stacked(&parts)
+                },
+                |x| [turned(&x[0]), turned(&x[0])].concat(),
+            );
+        }
     }
 
     #[test]

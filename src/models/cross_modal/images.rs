@@ -23,7 +23,7 @@ use crate::engine::params::{Group, init};
 use crate::engine::{Step, Var, Weight};
 use crate::error::Result;
 use crate::models::settings::Settings;
-use crate::models::{Losses, Minibatch, Modality, Model, Phase, Sampling, Stage, Stopping, pair_index};
+use crate::models::{Losses, Minibatch, Modality, Model, PassOver, Phase, Sampling, Stage, Stopping, pair_index};
 
 const FEATURES: Group = 0;
 const HEAD: Group = 2;
@@ -157,27 +157,27 @@ impl Variational {
         let before = self.pretrained.len();
         for (p, &m) in self.pretrained.iter().enumerate() {
             let groups = [IMAGES + p].into_iter().chain(head);
-            self.phases.push(Phase { moves: groups.map(|g| (g, early)).collect(), clip: 0.0 });
+            self.phases.push(Phase { moves: groups.map(|g| (g, early.into())).collect(), clip: 0.0 });
             self.stages.push(Stage {
                 name: "pretraining",
                 phases: p..p + 1,
                 epochs: count("pretrain_epochs")?,
                 batch: count("pretrain_batch")?,
-                sampling: Sampling::Separate { anchors: 0, shuffle },
+                sampling: Sampling::Separate { anchors: 0, shuffle, over: PassOver::Largest },
                 only: Some(m),
             });
         }
         let images = (0..before).filter(|&p| self.arms[self.pretrained[p]].moves).map(|p| IMAGES + p);
         let features = (before < self.arms.len()).then_some(FEATURES);
         let groups = features.into_iter().chain(head).chain(images);
-        self.phases.push(Phase { moves: groups.map(|g| (g, late)).collect(), clip: 0.0 });
+        self.phases.push(Phase { moves: groups.map(|g| (g, late.into())).collect(), clip: 0.0 });
         self.phases.push(Phase::of(DISCRIMINATORS, late));
         self.stages.push(Stage {
             name: "integration",
             phases: before..before + 2,
             epochs: count("epochs")?,
             batch: count("batch_size")?,
-            sampling: Sampling::Separate { anchors: self.anchors, shuffle },
+            sampling: Sampling::Separate { anchors: self.anchors, shuffle, over: PassOver::Largest },
             only: None,
         });
         self.stages.retain(|stage| stage.epochs > 0);
@@ -304,7 +304,7 @@ impl Model for Variational {
         self.head.map(|head| head.forward(s, z))
     }
 
-    fn before_norm(&self, _s: &mut Step, _modality: usize, _x: Var) -> Option<(Var, BatchNormState)> {
+    fn before_norm(&self, _s: &mut Step, _modality: usize, _layer: usize, _x: Var) -> Option<(Var, BatchNormState)> {
         None
     }
 

@@ -14,7 +14,7 @@ use crate::error::Result;
 /// Where a frame lies, and how.
 pub(super) enum Frame<'a> {
     Group { h5: &'a H5, path: String, index: String },
-    Table { h5: &'a H5, records: Array, fields: Vec<Field>, index: usize },
+    Table { h5: &'a H5, records: Box<Array>, fields: Vec<Field>, index: usize },
 }
 
 /// A column: its name, and a text a row, empty where missing.
@@ -36,7 +36,7 @@ impl Frame<'_> {
                 let named = ["index", "_index"].iter().find_map(|n| fields.iter().position(|f| f.name == *n));
                 let first = fields.iter().position(|f| !matches!(f.kind, FieldKind::Number { .. }));
                 let index = named.or(first).ok_or_else(|| h5.bad(path, "the table has no field of names"))?;
-                Ok(Frame::Table { h5, records, fields, index })
+                Ok(Frame::Table { h5, records: Box::new(records), fields, index })
             }
             Some(Kind::Group) => {
                 let index = match h5.text(path, "_index")? {

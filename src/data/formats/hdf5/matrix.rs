@@ -32,7 +32,7 @@ pub(super) struct Matrix {
 }
 
 enum Stored {
-    Dense(Array),
+    Dense(Box<Array>),
     /// Which of the axes is compressed: the rows (CSR) or the columns.
     Sparse {
         path: String,
@@ -58,7 +58,7 @@ impl Matrix {
             };
             array.number()?;
             let (cells, features) = sizes(h5, path, cells, features)?;
-            return Ok(Matrix { cells, features, stored: Stored::Dense(array) });
+            return Ok(Matrix { cells, features, stored: Stored::Dense(Box::new(array)) });
         }
         let kind = match h5.text(path, "encoding-type")? {
             Some(kind) => kind,
@@ -102,7 +102,17 @@ impl Matrix {
             Stored::Dense(array) => {
                 let (dtype, big_endian) = array.number()?;
                 let file = h5.path().to_path_buf();
-                Ok(Box::new(DenseRows { array, file, dtype, big_endian, cells, missing_nan, next: 0, window: Vec::new(), first: 0 }))
+                Ok(Box::new(DenseRows {
+                    array: *array,
+                    file,
+                    dtype,
+                    big_endian,
+                    cells,
+                    missing_nan,
+                    next: 0,
+                    window: Vec::new(),
+                    first: 0,
+                }))
             }
             Stored::Sparse { path, by_cells } => {
                 let major = if by_cells { cells } else { features };
