@@ -412,6 +412,18 @@ fn what_is_written_is_read_back() {
     assert_eq!(z.read_f32().unwrap()[897..], [299.0, -1.5, 0.25]);
     assert_eq!(file.dataset("obs/_index").unwrap().read_string().unwrap()[150], "cell0-view2");
     assert_eq!(file.dataset("obs/predicted/codes").unwrap().read_i8().unwrap()[..4], [-1, 1, 0, -1]);
+    // What a run's head said, for the cells that it knows.
+    std::fs::write(dir.path().join("predicted.view1.csv"), "cell,label,probability,p.a,p.b\ncell1,b,0.75,0.25,0.75\ngone,a,1,1,0\n")
+        .unwrap();
+    let mut cells = Cells::of(&data, &[0]).unwrap();
+    cells.add_predictions(dir.path(), &data, &[0]).unwrap();
+    let path = dir.path().join("p.h5ad");
+    let mut out = RowsWriter::annotated(&path, &cells, &Matrix::X(&["f".to_string()])).unwrap();
+    (0..150).for_each(|i| out.row(&[], &[i as f32]).unwrap());
+    out.commit().unwrap();
+    let (_, back) = imported(dir.path(), &[format!("rna={}", path.display())], false).unwrap();
+    let predicted = (label(&back, 0, "predicted_label"), label(&back, 0, "predicted_probability"));
+    assert_eq!((&predicted.0[..3], &predicted.1[..3]), (&["", "b", ""].map(String::from)[..], &["", "0.75", ""].map(String::from)[..]));
     let unfinished = RowsWriter::annotated(&dir.path().join("u.h5ad"), &Cells::of(&data, &[0]).unwrap(), &Matrix::Obsm("z", 2)).unwrap();
     assert!(unfinished.commit().is_err() && !dir.path().join("u.h5ad").exists());
 }
