@@ -52,8 +52,13 @@ fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: 
     }
     let all = ids.concat();
     let lines = (2..all.len() as u64 + 2).collect();
-    let table =
-        Table { file: format!("simulate {}", recipe.name).into(), ids: all, lines, columns: vec!["type".into()], values: vec![types] };
+    let table = Table {
+        file: format!("simulate {}", recipe.name).into(),
+        ids: all,
+        lines,
+        columns: vec!["type".into()],
+        values: vec![types.into()],
+    };
     let labels = [Given { modality: None, table }];
     let who = Identities {
         ids: ids.into_iter().map(|ids| (ids, "simulated")).collect(),

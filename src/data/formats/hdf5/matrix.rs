@@ -19,6 +19,11 @@ use crate::data::in_place::Place;
 use crate::data::npy::Dtype;
 use crate::error::Result;
 
+/// Entries of a CSC matrix that are sorted at once: 64 million, 512 MiB.
+const BUDGET: u64 = 1 << 26;
+/// So often the entries of one are read before it is quicker to write them to files, in the order in which they are needed.
+const REREADS: usize = 4;
+
 /// A matrix whose shape is known and checked.
 pub(super) struct Matrix {
     pub cells: usize,
@@ -119,7 +124,8 @@ impl Matrix {
                 }
                 let stored = rows.stored();
                 let reopen = Box::new(move || Ok(Box::new(Columns { columns: open(&h5)?, column: 0 }) as Box<dyn Entries>));
-                Ok(Box::new(CscRows(Triplets::new(reopen, cells, stored, opening.scratch.to_path_buf()))))
+                let triplets = Triplets::new(reopen, cells, stored, opening.scratch.to_path_buf()).reading_again(REREADS, BUDGET);
+                Ok(Box::new(CscRows { triplets, columns: rows, cells }))
             }
         }
     }
@@ -291,15 +297,24 @@ impl Entries for Columns {
     }
 }
 
-struct CscRows(Triplets);
+struct CscRows {
+    triplets: Triplets,
+    columns: Compressed,
+    cells: usize,
+}
 
 impl Rows for CscRows {
     fn prepare(&mut self, stage: &str, hooks: &mut Hooks) -> Result<()> {
-        self.0.prepare(stage, hooks)
+        let mut counts = vec![0; self.cells];
+        let counting = format!("{stage}: counting");
+        let total = self.columns.stored();
+        self.columns.indices.count(&mut counts, &mut |done| hooks.tick(&counting, done, Some(total)))?;
+        self.triplets.counted(counts);
+        self.triplets.prepare(stage, hooks)
     }
 
     fn next_row(&mut self, row: &mut Row) -> Result<bool> {
-        self.0.next_row(row)
+        self.triplets.next_row(row)
     }
 
     fn in_place(&self) -> Result<Place, &'static str> {
