@@ -346,7 +346,8 @@ impl<'e, 'a> Part<'e, 'a> {
                 let Some(far) = nearest_distances(self.cells(from), rows, self.cells(to), &self.train(to)) else { continue };
                 let direction = format!("{}_to_{}", self.name(from), self.name(to));
                 out.set(format!("nearest_distance.{direction}"), far.iter().sum::<f64>() / far.len() as f64);
-                let Some(labels) = self.all.modalities[from].labels else { continue };
+                // Where nothing is paired, every type is unpaired, and none is apart for that.
+                let Some(labels) = self.all.modalities[from].labels.filter(|_| !known.is_empty()) else { continue };
                 let types: Vec<Option<u32>> = rows.iter().map(|&r| labels[r as usize]).collect();
                 let paired: BTreeSet<u32> = known.iter().filter_map(|p| labels[p.0 as usize]).collect();
                 for (class, test) in each_against_the_rest(&far, &types).into_iter().filter(|(c, _)| some_known && !paired.contains(c)) {

@@ -41,6 +41,9 @@ fn products_match_f64_on_every_machine_layout_and_edge() {
         [50, 50, 100],
         [7, 24, 513],
         [100, 52, 61],
+        // Large enough for blocks of A, of one height and of two.
+        [70, 203, 1000],
+        [523, 130, 270],
     ];
     for (machine, run) in machines() {
         for [m, n, k] in sizes {
@@ -73,7 +76,13 @@ fn products_match_f64_on_every_machine_layout_and_edge() {
 
 #[test]
 fn threads_and_layouts_change_no_bit() {
-    let [m, n, k] = [61, 331, 300];
+    // The second is cut into blocks of A by one thread, and not by seven.
+    for size in [[61, 331, 300], [527, 150, 400]] {
+        threads_and_layouts(size);
+    }
+}
+
+fn threads_and_layouts([m, n, k]: [usize; 3]) {
     let (a, b) = (noise(m * k, 1), noise(k * n, 2));
     let product = |layout, a: &[f32], b: &[f32], threads| {
         let mut c = vec![0.0; m * n];

@@ -34,7 +34,8 @@ impl Errors<'_> {
             let (to_name, names) = (name(to), (0..k).map(name).collect::<Vec<_>>());
             let area = judged(&forest, &measured, features, &own_classes, classes);
             self.out.set_some(format!("forest_auc.{to_name}"), area.filter(|_| self.held_out));
-            for (from, name) in names.iter().enumerate().filter(|(from, _)| *from != to) {
+            let made = self.session.model.decodes(to);
+            for (from, name) in names.iter().enumerate().filter(|(from, _)| *from != to && made) {
                 let (rows, of) = self.labelled(from, self.held_out);
                 let translated = self.imputed(from, to, &rows)?;
                 let direction = format!("{name}_to_{to_name}");
