@@ -1,6 +1,6 @@
 //! Columns of texts, kept small: a label of a million cells is a million codes, not a million texts.
 //!
-//! A column begins as codes into the distinct texts; one that has more than [`MOST_CLASSES`] of them (a number a cell) goes on as its texts
+//! A column begins as codes into the distinct texts; one that has more than `MOST_CLASSES` of them (a number a cell) goes on as its texts
 //! one after another.
 
 use std::collections::HashMap;
