@@ -339,8 +339,8 @@ mod tests {
     fn the_kinds_have_their_features_pairs_and_sparsity() {
         for (like, features, share) in [
             ("scrna", &[20_000][..], [0.04, 0.14]),
-            ("multiome", &[20_000, 100_000], [0.03, 0.1]),
-            ("shareseq", &[9_153, 58_170], [0.03, 0.1]),
+            ("multiome", &[20_000, 100_000], [0.03, 0.12]),
+            ("shareseq", &[9_153, 58_170], [0.03, 0.12]),
         ] {
             let (_dir, d) = make(like, 40, &[], 1);
             assert_eq!(d.modalities().iter().map(|m| m.features()).collect::<Vec<_>>(), features, "{like}");
