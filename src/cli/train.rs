@@ -266,6 +266,11 @@ fn introduction(model: &str, precision: &str, seed: u64, p: &Prepared) -> String
     let (cells, steps) = p.batch;
     let beside = if p.anchors > 0 { format!(" and {} pairs", p.anchors) } else { String::new() };
     out += &format!("  {pairs}; {steps} minibatch{} of {cells} cells{beside} an epoch\n", if steps == 1 { "" } else { "es" });
+    if p.stages.len() > 1 {
+        for (name, epochs, cells, steps) in &p.stages {
+            out += &format!("  {name}: {epochs} epochs of {steps} minibatches of {cells} cells\n");
+        }
+    }
     if let Some((column, classes)) = &p.labels {
         out += &format!("  learns from the labels of column {column}, {classes} different ones\n");
     }
