@@ -161,10 +161,15 @@ impl Run {
         RowsWriter::create(&self.embedding(modality), cells.len(), &["cell"], &columns)
     }
 
+    /// Where a run keeps the classes that its model's head gives the cells of a modality.
+    pub fn predictions_in(dir: &Path, modality: &str) -> PathBuf {
+        dir.join(format!("predicted.{modality}.csv"))
+    }
+
     /// Starts `predicted.NAME.csv`: a cell's class, its probability, and that of every class.
     pub fn write_predictions(&self, modality: &str, cells: usize, classes: &[String]) -> Result<RowsWriter> {
         let columns: Vec<String> = std::iter::once("probability".to_string()).chain(classes.iter().map(|c| format!("p.{c}"))).collect();
-        RowsWriter::create(&self.dir.join(format!("predicted.{modality}.csv")), cells, &["cell", "label"], &columns)
+        RowsWriter::create(&Run::predictions_in(&self.dir, modality), cells, &["cell", "label"], &columns)
     }
 
     /// Writes the ids of a file's cells beside it, as `STEM.cells.txt`.

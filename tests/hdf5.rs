@@ -208,6 +208,8 @@ fn edges_are_read_or_refused_in_words() {
         ("zstd.h5ad", "compressed by zstd (filter 32015)"),
         ("virtual.h5ad", "lie in other files"),
         ("other.h5", "there is notes, weights"),
+        ("latin1-names.h5ad", "obs/_index: text 3 is not UTF-8"),
+        ("empty-name.h5ad", "row 2 of the cells' names: the cell id is empty"),
         ("make.py", "the ending says no format"),
     ];
     for (name, says) in said {
@@ -410,8 +412,40 @@ fn what_is_written_is_read_back() {
     assert_eq!(z.read_f32().unwrap()[897..], [299.0, -1.5, 0.25]);
     assert_eq!(file.dataset("obs/_index").unwrap().read_string().unwrap()[150], "cell0-view2");
     assert_eq!(file.dataset("obs/predicted/codes").unwrap().read_i8().unwrap()[..4], [-1, 1, 0, -1]);
+    // What a run's head said, for the cells that it knows.
+    std::fs::write(dir.path().join("predicted.view1.csv"), "cell,label,probability,p.a,p.b\ncell1,b,0.75,0.25,0.75\ngone,a,1,1,0\n")
+        .unwrap();
+    let mut cells = Cells::of(&data, &[0]).unwrap();
+    cells.add_predictions(dir.path(), &data, &[0]).unwrap();
+    let path = dir.path().join("p.h5ad");
+    let mut out = RowsWriter::annotated(&path, &cells, &Matrix::X(&["f".to_string()])).unwrap();
+    (0..150).for_each(|i| out.row(&[], &[i as f32]).unwrap());
+    out.commit().unwrap();
+    let (_, back) = imported(dir.path(), &[format!("rna={}", path.display())], false).unwrap();
+    let predicted = (label(&back, 0, "predicted_label"), label(&back, 0, "predicted_probability"));
+    assert_eq!((&predicted.0[..3], &predicted.1[..3]), (&["", "b", ""].map(String::from)[..], &["", "0.75", ""].map(String::from)[..]));
     let unfinished = RowsWriter::annotated(&dir.path().join("u.h5ad"), &Cells::of(&data, &[0]).unwrap(), &Matrix::Obsm("z", 2)).unwrap();
     assert!(unfinished.commit().is_err() && !dir.path().join("u.h5ad").exists());
+}
+
+#[test]
+#[ignore = "a measurement: half a gigabyte on disk"]
+fn a_million_cells_are_written_in_bounded_memory() {
+    let peak = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let spec = SimulateSpec { recipe: "atlas", cells: Some(1_000_000), like: Some("scrna"), features: &[5], ..Default::default() };
+    simulate(&spec, &dir.path().join("data"), &mut Hooks::default()).unwrap();
+    let before = peak();
+    let cells = Cells::of(&Dataset::open(&dir.path().join("data")).unwrap(), &[0]).unwrap();
+    let mut out = RowsWriter::annotated(&dir.path().join("z.h5ad"), &cells, &Matrix::Obsm("X_couplet", 128)).unwrap();
+    (0..cells.len()).for_each(|i| out.row(&[], &[i as f32; 128]).unwrap());
+    out.commit().unwrap();
+    println!("peak of resident memory: {before} MiB after simulating, {} MiB after writing", peak());
+    assert!(peak() < 1500);
 }
 
 /// What anndata and scanpy must find.

@@ -1,6 +1,8 @@
 //! Single operations at the shapes of the models: milliseconds, operations and bytes a second, and the fraction of the limit that
 //! binds (the larger of arithmetic's and memory's share).
 
+mod images;
+
 use super::limits::{self, Limits};
 use super::{Timing, time};
 use crate::engine::nn::BatchNorm;
@@ -234,6 +236,7 @@ pub fn cases(s: &mut Step) -> Result<Vec<Case>> {
     });
     all.extend(variational(s)?);
     all.extend(correspondence(s)?);
+    all.extend(images::cases(s)?);
     Ok(all)
 }
 

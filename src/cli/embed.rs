@@ -42,7 +42,11 @@ pub fn run(args: Args) -> Result<()> {
     let columns: Vec<String> = (1..=trained.latent()).map(|i| format!("Z{i}")).collect();
     let mut out = match format {
         #[cfg(feature = "hdf5")]
-        Format::H5ad => RowsWriter::annotated(&args.out, &Cells::of(dataset, &chosen)?, &Matrix::Obsm("X_couplet", columns.len()))?,
+        Format::H5ad => {
+            let mut cells = Cells::of(dataset, &chosen)?;
+            cells.add_predictions(&args.run, dataset, &chosen)?;
+            RowsWriter::annotated(&args.out, &cells, &Matrix::Obsm("X_couplet", columns.len()))?
+        }
         _ => RowsWriter::create(&args.out, rows, &["cell", "modality"], &columns)?,
     };
     let mut start = 0;

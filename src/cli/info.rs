@@ -45,8 +45,8 @@ pub fn describe(dataset: &Dataset) -> Result<String> {
         (0, _) => "\nno pairs\n".to_string(),
         (n, rule) => format!("\n{n} pair{} ({rule}{weighted})\n", if n == 1 { "" } else { "s" }),
     };
-    for (column, entry) in dataset.label_columns().iter().zip(&manifest.labels) {
-        let labels = dataset.label(column)?;
+    for (labels, entry) in dataset.labels()?.zip(&manifest.labels) {
+        let column = &labels.column;
         let mut counts = vec![0usize; labels.classes.len()];
         let mut unlabelled = 0usize;
         for class in cells(dataset, &labels) {

@@ -72,7 +72,11 @@ pub fn run(args: Args) -> Result<()> {
     let mut sheet = Sheet::new(&args, dataset, [from, to])?;
     let mut out = match format {
         #[cfg(feature = "hdf5")]
-        Format::H5ad => RowsWriter::annotated(&args.out, &Cells::of(dataset, &[from])?, &Matrix::X(features))?,
+        Format::H5ad => {
+            let mut cells = Cells::of(dataset, &[from])?;
+            cells.add_predictions(&args.run, dataset, &[from])?;
+            RowsWriter::annotated(&args.out, &cells, &Matrix::X(features))?
+        }
         _ => RowsWriter::shaped(&args.out, modality.cells(), &["cell"], features, shape)?,
     };
     trained.translate(dataset, from, to, space, &mut |row, x| {

@@ -25,6 +25,10 @@ use crate::error::{Error, Result};
 
 /// Rows between two looks at the hooks.
 const BLOCK: u64 = 64;
+/// What no name may have in it: names are kept one a line.
+const LINE_BREAKS: [char; 2] = ['\n', '\r'];
+/// Bytes of `cells.csv` that are put together before they are written.
+const CSV_BLOCK: usize = 1 << 20;
 
 /// A DATASET being written.
 pub struct Builder {
@@ -120,6 +124,15 @@ impl Builder {
                 format!("the cell id \"{id}\" stands on {} and on {}: ids must be unique", source.rows.place(a), source.rows.place(b));
             return Err(Error::input(&file, "", message));
         }
+        for (row, id) in ids.iter().flatten().enumerate() {
+            if id.trim().is_empty() || id.contains(LINE_BREAKS) {
+                let what = if id.trim().is_empty() { "is empty".to_string() } else { format!("{id:?} has a line break in it") };
+                return Err(Error::input(&file, source.rows.place(row), format!("the cell id {what}: give the cell another one")));
+            }
+        }
+        if let Some(at) = source.head.features.iter().flatten().position(|name| name.contains(LINE_BREAKS)) {
+            return Err(Error::input(&file, format!("feature {at}"), "its name has a line break in it: give it another one"));
+        }
         let features = source.head.features.take().unwrap_or_else(|| (0..source.head.width()).map(|f| f.to_string()).collect());
         let (layout, dtype) = match source.head.layout {
             Layout::Dense(dtype) => ("dense", dtype),
@@ -155,7 +168,7 @@ impl Builder {
 
     /// Adds a small file of the dataset's own, such as `train.toml`.
     pub fn add_file(&mut self, name: &str, content: &str) -> Result<()> {
-        self.extra.push(write_text(self.dir.path(), name, |text| text.push_str(content))?);
+        self.extra.push(write_text(self.dir.path(), name, content)?);
         Ok(())
     }
 
@@ -234,50 +247,79 @@ fn lines_of_cells<'a>(who: &'a Identities) -> Lines<'a> {
 }
 
 fn write_cells(dir: &Path, cells: &[Vec<(usize, &str)>], joined: &labels::Joined) -> Result<FileEntry> {
-    let internal = |e: csv::Error| Error::Internal(format!("cells.csv: {e}"));
+    let mut out = Checked::create(dir, "cells.csv")?;
     let mut csv = csv::Writer::from_writer(Vec::new());
-    let names = joined.columns.iter().map(|c| c.name.as_str());
-    csv.write_record(std::iter::once("cell").chain(names)).map_err(internal)?;
+    let mut record = csv::StringRecord::new();
+    let mut write = |record: &mut csv::StringRecord, last: bool| -> Result<()> {
+        let internal = |e: csv::Error| Error::Internal(format!("cells.csv: {e}"));
+        csv.write_record(&*record).map_err(internal)?;
+        record.clear();
+        // Block by block: a table of a million cells is not held in memory.
+        if last || csv.get_ref().len() >= CSV_BLOCK {
+            let full = std::mem::replace(&mut csv, csv::Writer::from_writer(Vec::new()));
+            out.write(&full.into_inner().map_err(|e| Error::Internal(format!("cells.csv: {e}")))?)?;
+        }
+        Ok(())
+    };
+    record.push_field("cell");
+    joined.columns.iter().for_each(|c| record.push_field(&c.name));
+    write(&mut record, cells.is_empty())?;
     for (line, rows) in cells.iter().enumerate() {
-        let id = rows.first().map_or("", |r| r.1);
-        csv.write_record(std::iter::once(id).chain(joined.values.iter().map(|column| column[line].as_str()))).map_err(internal)?;
+        record.push_field(rows.first().map_or("", |r| r.1));
+        for column in 0..joined.columns.len() {
+            // A carriage return would look like the end of a line to other programs, quoted or not.
+            record.push_field(&joined.text(column, line).replace('\r', " "));
+        }
+        write(&mut record, line + 1 == cells.len())?;
     }
-    let bytes = csv.into_inner().map_err(|e| Error::Internal(format!("cells.csv: {e}")))?;
-    write_bytes(dir, "cells.csv", &bytes)
+    out.finish()
 }
 
-fn write_bytes(dir: &Path, name: &str, bytes: &[u8]) -> Result<FileEntry> {
-    let mut crc = Crc::new();
-    crc.update(bytes);
-    super::atomic::write_file(&dir.join(name), bytes)?;
-    Ok(FileEntry::new(name, bytes.len() as u64, crc.sum()))
+/// A file whose checksum is taken as it is written.
+struct Checked {
+    file: AtomicFile,
+    name: String,
+    crc: Crc,
+    bytes: u64,
 }
 
-fn write_text(dir: &Path, name: &str, fill: impl FnOnce(&mut String)) -> Result<FileEntry> {
-    let mut text = String::new();
-    fill(&mut text);
-    write_bytes(dir, name, text.as_bytes())
+impl Checked {
+    fn create(dir: &Path, name: &str) -> Result<Checked> {
+        Ok(Checked { file: AtomicFile::create(&dir.join(name))?, name: name.to_string(), crc: Crc::new(), bytes: 0 })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.crc.update(bytes);
+        self.bytes += bytes.len() as u64;
+        AtomicFile::write(&mut self.file, bytes)
+    }
+
+    fn finish(self) -> Result<FileEntry> {
+        self.file.commit()?;
+        Ok(FileEntry::new(&self.name, self.bytes, self.crc.sum()))
+    }
+}
+
+fn write_text(dir: &Path, name: &str, content: &str) -> Result<FileEntry> {
+    let mut out = Checked::create(dir, name)?;
+    out.write(content.as_bytes())?;
+    out.finish()
 }
 
 fn write_lines(dir: &Path, name: &str, lines: &[String]) -> Result<FileEntry> {
-    let mut file = AtomicFile::create(&dir.join(name))?;
-    let (mut crc, mut bytes) = (Crc::new(), 0);
+    let mut out = Checked::create(dir, name)?;
     for line in lines {
-        if line.contains(['\n', '\r']) {
+        if line.contains(LINE_BREAKS) {
             return Err(Error::input(
                 dir.join(name),
                 "",
                 format!("the name {line:?} has a line break in it: rename it in the file that is imported"),
             ));
         }
-        for part in [line.as_bytes(), b"\n"] {
-            crc.update(part);
-            bytes += part.len() as u64;
-            AtomicFile::write(&mut file, part)?;
-        }
+        out.write(line.as_bytes())?;
+        out.write(b"\n")?;
     }
-    file.commit()?;
-    Ok(FileEntry::new(name, bytes, crc.sum()))
+    out.finish()
 }
 
 fn write_array<T: bytemuck::Pod>(dir: &Path, name: &str, dtype: Dtype, row: &[usize], elements: &[T]) -> Result<FileEntry> {

@@ -13,6 +13,7 @@ use super::manifest::{Facts, FileEntry, LabelColumn, Manifest, ModalityEntry};
 use super::mapped::{MappedArray, open_regular};
 use super::npy::Dtype;
 use super::pairs::Links;
+use super::texts::Texts;
 use crate::error::{Error, Result, nearest};
 
 /// An open DATASET.
@@ -115,11 +116,22 @@ impl Dataset {
             list.extend(self.label_columns.iter().map(String::as_str).filter(|c| Some(*c) != near));
             return Err(Error::input(&file, "", format!("there is no column \"{column}\"; there are: {}", list.join(", "))));
         };
-        let texts = labels::read_column(&file, at + 1, self.manifest.cells)?;
+        let texts = labels::read_columns(&file, &[at + 1], self.manifest.cells)?;
+        Ok(self.labels_of(at, &texts[0]))
+    }
+
+    /// All label columns, in one pass over `cells.csv`.
+    pub fn labels(&self) -> Result<impl Iterator<Item = Labels>> {
+        let all: Vec<usize> = (1..=self.label_columns.len()).collect();
+        let texts = labels::read_columns(&self.dir.join("cells.csv"), &all, self.manifest.cells)?;
+        Ok(texts.into_iter().enumerate().map(|(at, texts)| self.labels_of(at, &texts)))
+    }
+
+    fn labels_of(&self, at: usize, texts: &Texts) -> Labels {
         let lines: Vec<&[i32]> = self.modalities.iter().map(|m| m.lines()).collect();
         let LabelColumn { modalities: scope, .. } = &self.manifest.labels[at];
         let scope: Vec<bool> = self.modalities.iter().map(|m| scope.as_ref().is_none_or(|s| s.contains(&m.name))).collect();
-        Ok(Labels::new(column, &texts, &lines, &scope))
+        Labels::new(&self.label_columns[at], texts, &lines, &scope)
     }
 
     /// Which rows are the same cell.

@@ -29,6 +29,7 @@ pub mod preprocess;
 pub mod separate;
 pub mod simulate;
 pub mod split;
+pub mod texts;
 
 pub use dataset::{Dataset, Modality};
 pub use hooks::{Hooks, Progress};

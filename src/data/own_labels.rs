@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use super::formats::Table;
 use super::labels::Given;
 use super::pairs::Links;
+use super::texts::Texts;
 
 /// Appends the tables of the modalities to those typed; sentences for the user.
 pub fn append(typed: &mut Vec<Given>, own: Vec<(usize, Table)>, names: &[&str], ids: &[&[String]], links: &Links) -> Vec<String> {
@@ -43,15 +44,7 @@ fn units_of_rows(m: usize, rows: usize, links: &Links) -> Vec<Option<usize>> {
 }
 
 /// Whether some row of modality `m` is labelled in `texts` otherwise than `given` labels its cell.
-fn contradicts(
-    given: &Given,
-    name: &str,
-    m: usize,
-    texts: &[String],
-    ids: &[&[String]],
-    units: &[Vec<Option<usize>>],
-    links: &Links,
-) -> bool {
+fn contradicts(given: &Given, name: &str, m: usize, texts: &Texts, ids: &[&[String]], units: &[Vec<Option<usize>>], links: &Links) -> bool {
     let Some(column) = given.table.columns.iter().position(|c| c == name) else { return false };
     let values = &given.table.values[column];
     let index: HashMap<&str, usize> = given.table.ids.iter().enumerate().map(|(i, id)| (id.as_str(), i)).collect();
@@ -61,7 +54,7 @@ fn contradicts(
             let at = if o == m { Some(row) } else { links.row(units[m][row]?, o).map(|r| r as usize) };
             ids[o].get(at?).map(String::as_str)
         };
-        modalities.filter_map(id_in).find_map(|id| index.get(id)).map(|&i| &values[i])
+        modalities.filter_map(id_in).find_map(|id| index.get(id)).map(|&i| values.get(i))
     };
     texts.iter().enumerate().any(|(row, text)| !text.is_empty() && other(row).is_some_and(|o| !o.is_empty() && o != text))
 }
@@ -78,7 +71,7 @@ mod tests {
             lines: (0..ids.len() as u64).collect(),
             ids: texts(ids),
             columns: vec![column.into()],
-            values: vec![texts(values)],
+            values: vec![values.iter().collect()],
         }
     }
 

@@ -24,6 +24,7 @@ use super::labels::Given;
 use super::manifest::Provenance;
 use super::npy::Dtype;
 use super::pairs::{self, Ids};
+use super::texts::Texts;
 use crate::engine::rng::{self, Sequence};
 use crate::error::{Error, Result, nearest};
 
@@ -125,7 +126,7 @@ fn branching(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cel
     let ids: Vec<String> = (0..cells).map(|cell| format!("cell{cell}")).collect();
     let links = pairs::by_row(&VIEWS.map(|(name, _)| Ids { name, ids: &ids }))?;
     let columns: Vec<String> = std::iter::once("branch".to_string()).chain((1..=LATENT).map(|z| format!("Z{z}"))).collect();
-    let mut values = vec![latent.branch.iter().map(|b| (b + 1).to_string()).collect::<Vec<_>>()];
+    let mut values: Vec<Texts> = vec![latent.branch.iter().map(|b| (b + 1).to_string()).collect()];
     values.extend((0..LATENT).map(|z| latent.z.iter().map(|point| point[z].to_string()).collect()));
     let lines = (2..cells as u64 + 2).collect();
     let table = Table { file: format!("simulate {}", recipe.name).into(), ids: ids.clone(), lines, columns, values };

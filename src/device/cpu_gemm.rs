@@ -2,7 +2,7 @@
 //!
 //! A panel of B (a few vectors wide, `DEPTH` deep) is copied, transposed if need be, to the stack; tiles of up to eight rows of C then
 //! run down the panel with their sums in registers. Nothing is allocated. A is read where it lies: its rows as they are, or its
-//! columns when it is transposed; a large A is copied to the second-level cache block by block ([`blocks`]).
+//! columns when it is transposed; a large A is copied to the second-level cache block by block (`blocks`).
 //!
 //! Every element of C is one chain of fused multiply-adds over k = 0, 1, 2, ..., whatever the layout, the tile it falls into and the number of
 //! threads: those change no bit. A processor without fma rounds twice, and there alone the results are others.

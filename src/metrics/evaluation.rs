@@ -361,7 +361,7 @@ impl<'e, 'a> Part<'e, 'a> {
 }
 
 /// F1 of a linear support vector machine that learns the one's labels and tells the other's; `None` where there are no two classes, or as
-/// many as every other cell has one of its own. A machine learns from [`LEARNT`] cells at most.
+/// many as every other cell has one of its own. A machine learns from `LEARNT` cells at most.
 pub fn label_transfer(learn: Labelled<'_>, told: Labelled<'_>, seed: u64, out: &mut Metrics) -> Option<F1> {
     let of = |l: &Labelled<'_>| l.rows.iter().filter_map(|&r| Some((r, l.labels[r as usize]?))).collect::<Vec<(u32, u32)>>();
     let (mut train, test) = (of(&learn), of(&told));

@@ -53,8 +53,9 @@ impl Forest {
                     Tree::Split { feature, threshold, parts } => at = &parts[usize::from(row[*feature] > *threshold)],
                 }
             };
-            sums.iter_mut().zip(shares).for_each(|(sum, s)| *sum += s / TREES as f64);
+            sums.iter_mut().zip(shares).for_each(|(sum, s)| *sum += s);
         }
+        sums.iter_mut().for_each(|s| *s /= TREES as f64);
         sums
     }
 }

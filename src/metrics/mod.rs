@@ -137,7 +137,7 @@ pub fn describe(key: &str) -> Option<&'static Metric> {
             score += match pattern {
                 "A" | "TYPE" => 1,
                 "A_to_B" if part.contains("_to_") => 2,
-                "knn_accuracy@K" if part.starts_with("knn_accuracy@") => 3,
+                _ if pattern.ends_with("@K") && part.starts_with(pattern.trim_end_matches('K')) => 3,
                 _ if pattern == part => 3,
                 _ => return None,
             };

@@ -77,6 +77,8 @@ struct Arm {
     decoder: Vec<Linear>,
     absolute: bool,
     noise: u32,
+    /// The share of its features that is hidden in training, and random numbers.
+    hidden: (f32, u32),
 }
 
 /// The model, built.
@@ -122,7 +124,9 @@ impl CrossModal {
             let encoder = (0..4).map(|l| layer(s, "enc", l, [widths[l], widths[l + 1]])).collect();
             let decoder = (0..4).map(|l| layer(s, "dec", l, [widths[4 - l], widths[3 - l]])).collect();
             let absolute = settings.of("recon", name)?.word()? == "l1";
-            arms.push(Arm { encoder, decoder, absolute, noise: init::stream_of(&format!("noise.{name}")) });
+            let [noise, hidden] = ["noise", "hidden"].map(|what| init::stream_of(&format!("{what}.{name}")));
+            let hidden = (settings.of("input_dropout", name)?.float()? as f32, hidden);
+            arms.push(Arm { encoder, decoder, absolute, noise, hidden });
         }
         let shared = [he(s, "enc.shared", [hidden, latent], LEAKY), he(s, "dec.shared", [latent, hidden], LEAKY)];
         let head = (class == Class::Head).then(|| he(s, "class", [latent, classes], Activation::Identity));
@@ -181,6 +185,8 @@ impl Model for CrossModal {
 
     fn begin_step(&self, s: &mut Step, cells: &Minibatch, shared: &mut Vec<Var>) {
         for (m, &x) in cells.x.iter().enumerate() {
+            let (share, stream) = self.arms[m].hidden;
+            let x = s.dropout(x, share, stream);
             let h = self.encode(s, m, x);
             shared.push(h);
         }

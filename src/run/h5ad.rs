@@ -2,20 +2,24 @@
 //!
 //!   embed      obsm/X_couplet [cells, latent]
 //!   translate  X [cells, features], the imputed values, with the features' names in var
+//!   both       obs/predicted_label and predicted_probability, where the run's model has a head for classes
 //!   obs        a categorical a label column, numbers where a column holds many of them; with several modalities also `cell` and `modality`
 //!   memory     ids and labels are in memory, the matrix goes row by row to the end of the file
 //!   source     anndata's on-disk format 0.1.0 (data frames 0.2.0, categoricals 0.2.0, arrays 0.2.0)
 
 mod tail;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use hdf5_pure::{AttrValue, DatasetBuilder, FileBuilder, GroupBuilder};
 
 use crate::data::Dataset;
 use crate::data::atomic::AtomicFile;
+use crate::data::formats::Table;
+use crate::data::texts::TextsBuilder;
 use crate::error::{Error, Result};
+use crate::run::Run;
 
 /// A column with more different numbers than this is written as numbers, not as categories.
 const MOST_CLASSES_OF_NUMBERS: usize = 100;
@@ -72,8 +76,7 @@ impl Cells {
             let codes = plain.iter().map(|id| classes.binary_search(id).ok().map(|i| i as u32)).collect();
             cells.add("cell", Column::Classes(classes, codes));
         }
-        for name in dataset.label_columns() {
-            let labels = dataset.label(name)?;
+        for labels in dataset.labels()? {
             let codes: Vec<Option<u32>> = modalities.iter().flat_map(|&m| labels.rows[m].iter().copied()).collect();
             let numbers: Vec<Option<f64>> = labels.classes.iter().map(|c| c.parse().ok().filter(|x: &f64| x.is_finite())).collect();
             let column = if labels.classes.len() > MOST_CLASSES_OF_NUMBERS && numbers.iter().all(Option::is_some) {
@@ -81,9 +84,42 @@ impl Cells {
             } else {
                 Column::Classes(labels.classes, codes)
             };
-            cells.add(name, column);
+            cells.add(&labels.column, column);
         }
         Ok(cells)
+    }
+
+    /// Adds what the head of a run's model said of the cells, where it has one and left `predicted.NAME.csv`: the class that is most likely
+    /// and its probability, by the ids of the cells.
+    pub fn add_predictions(&mut self, run: &Path, dataset: &Dataset, modalities: &[usize]) -> Result<()> {
+        let (mut labels, mut probabilities) = (TextsBuilder::default(), Vec::new());
+        for m in modalities.iter().map(|&m| dataset.modality(m)) {
+            let file = Run::predictions_in(run, m.name());
+            if !file.exists() {
+                (0..m.cells()).for_each(|_| labels.push(""));
+                probabilities.resize(probabilities.len() + m.cells(), f64::NAN);
+                continue;
+            }
+            let table = Table::read(&file)?;
+            let column = |name: &str| {
+                let at = table.columns.iter().position(|c| c == name);
+                at.map(|at| &table.values[at])
+                    .ok_or_else(|| Error::input(&file, "line 1", format!("there is no column \"{name}\": train again")))
+            };
+            let (label, probability) = (column("label")?, column("probability")?);
+            let rows: HashMap<&str, usize> = table.ids.iter().enumerate().map(|(row, id)| (id.as_str(), row)).collect();
+            for row in m.cell_ids().iter().map(|id| rows.get(id.as_str())) {
+                labels.push(row.map_or("", |&row| label.get(row)));
+                probabilities.push(row.and_then(|&row| probability.get(row).parse().ok()).unwrap_or(f64::NAN));
+            }
+        }
+        let labels = labels.finish();
+        let (classes, codes) = labels.classes();
+        if !classes.is_empty() {
+            self.add("predicted_label", Column::Classes(classes.into_iter().map(str::to_string).collect(), codes));
+            self.add("predicted_probability", Column::Numbers(probabilities));
+        }
+        Ok(())
     }
 
     /// Adds a column; one whose name is taken (or is that of the index) is called after it with a number.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 
 use crate::data::mapped::open_regular;
+use crate::data::texts::{Texts, TextsBuilder};
 use crate::error::{Error, Result};
 
 /// Opens a text file, through gzip if its first two bytes say so, whatever it is called.
@@ -130,7 +131,7 @@ pub struct Table {
     /// Names of the other columns.
     pub columns: Vec<String>,
     /// Values by column, then row.
-    pub values: Vec<Vec<String>>,
+    pub values: Vec<Texts>,
 }
 
 impl Table {
@@ -149,8 +150,8 @@ impl Table {
                 return Err(Error::input(path, "line 1", format!("the column \"{name}\" stands there twice: rename one")));
             }
         }
-        let mut table =
-            Table { file: path.to_path_buf(), ids: Vec::new(), lines: Vec::new(), values: vec![Vec::new(); columns.len()], columns };
+        let mut values: Vec<TextsBuilder> = columns.iter().map(|_| TextsBuilder::default()).collect();
+        let mut table = Table { file: path.to_path_buf(), ids: Vec::new(), lines: Vec::new(), values: Vec::new(), columns };
         while reader.advance()? {
             let found = reader.fields().len();
             if found != table.columns.len() + 1 {
@@ -159,10 +160,11 @@ impl Table {
             }
             table.ids.push(reader.text(0)?.to_string());
             table.lines.push(reader.line());
-            for (i, column) in table.values.iter_mut().enumerate() {
-                column.push(reader.text(i + 1)?.to_string());
+            for (i, column) in values.iter_mut().enumerate() {
+                column.push(reader.text(i + 1)?);
             }
         }
+        table.values = values.into_iter().map(TextsBuilder::finish).collect();
         if let Some((a, b)) = first_repeat(&table.ids) {
             let message = format!("the cell \"{}\" stands on lines {} and {}: keep one", table.ids[a], table.lines[a], table.lines[b]);
             return Err(Error::input(path, "", message));

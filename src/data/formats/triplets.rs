@@ -1,8 +1,9 @@
 //! Sparse matrices given as entries (cell, feature, value) in any order, turned into rows with bounded memory.
 //!
 //! First pass: count the entries of each cell and see whether they come in the order of the cells. If they do, as in every file that
-//! 10x writes, the second pass streams. If not, it spreads the entries over files, one for a range of consecutive cells that fits
-//! the memory budget, and each range is sorted by counting when its turn comes. Entries of one place are added up, zeros dropped.
+//! 10x writes, the second pass streams. If not, the cells are split into ranges of consecutive ones whose entries fit the memory budget, and
+//! each range is sorted by counting when its turn comes: picked out of all entries, or, where there are more ranges than the entries may be
+//! read again for, from a file a range over which a second pass spreads them. Entries of one place are added up, zeros dropped.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -45,6 +46,9 @@ pub struct Triplets {
     entries: u64,
     scratch: PathBuf,
     budget: u64,
+    /// As many ranges as entries are read again for instead of being written to files.
+    rereads: usize,
+    counted: bool,
     next: usize,
     state: State,
 }
@@ -59,6 +63,7 @@ enum State {
     /// Ranges of cells: the first cell of each, its file; the sorted entries of the current one.
     Ranges {
         starts: Vec<usize>,
+        spilled: bool,
         current: usize,
         sorted: Vec<(u32, f32)>,
         at: usize,
@@ -68,7 +73,33 @@ enum State {
 impl Triplets {
     /// `expected` entries, for progress; `scratch` takes temporary files.
     pub fn new(reopen: Reopen, cells: usize, expected: u64, scratch: PathBuf) -> Triplets {
-        Triplets { reopen, counts: vec![0; cells], entries: expected, scratch, budget: BUDGET, next: 0, state: State::Unprepared }
+        let counts = vec![0; cells];
+        Triplets {
+            reopen,
+            counts,
+            entries: expected,
+            scratch,
+            budget: BUDGET,
+            rereads: 1,
+            counted: false,
+            next: 0,
+            state: State::Unprepared,
+        }
+    }
+
+    /// For entries that are quick to read: up to `times` ranges of up to `budget` entries are each picked out of all of them.
+    pub fn reading_again(mut self, times: usize, budget: u64) -> Triplets {
+        (self.rereads, self.budget) = (times, budget);
+        self
+    }
+
+    /// How many entries each cell has, where that is known and the first pass can be spared; they are not in the order of the cells.
+    #[track_caller]
+    pub fn counted(&mut self, counts: Vec<u32>) {
+        assert_eq!(counts.len(), self.counts.len(), "counted: a count a cell");
+        self.entries = counts.iter().map(|&n| u64::from(n)).sum();
+        self.counts = counts;
+        self.counted = true;
     }
 
     fn spill_path(&self, range: usize) -> PathBuf {
@@ -87,6 +118,23 @@ impl Triplets {
             held += n as u64;
         }
         starts
+    }
+
+    /// First pass: counts the entries of each cell; whether they come in the order of the cells.
+    fn count(&mut self, stage: &str, hooks: &mut Hooks) -> Result<bool> {
+        let (mut entries, mut seen, mut last, mut in_order) = ((self.reopen)()?, 0u64, 0, true);
+        while let Some(e) = entries.next_entry()? {
+            in_order &= e.cell >= last;
+            last = e.cell;
+            let count = &mut self.counts[e.cell as usize];
+            *count = count.checked_add(1).ok_or_else(|| Error::Internal(format!("cell {} has over 4 billion entries", e.cell)))?;
+            seen += 1;
+            if seen % (1 << 16) == 0 {
+                hooks.tick(stage, seen, Some(self.entries))?;
+            }
+        }
+        self.entries = seen;
+        Ok(in_order)
     }
 
     /// Second pass over unordered entries: each goes to the file of its range.
@@ -116,8 +164,8 @@ impl Triplets {
         Ok(())
     }
 
-    /// Reads one range back and sorts it by cell.
-    fn load(&self, range: usize, starts: &[usize]) -> Result<Vec<(u32, f32)>> {
+    /// One range, sorted by cell: from its file if there is one, else picked out of all entries.
+    fn load(&self, range: usize, starts: &[usize], spilled: bool) -> Result<Vec<(u32, f32)>> {
         let (first, end) = (starts[range], starts.get(range + 1).copied().unwrap_or(self.counts.len()));
         let mut places = Vec::with_capacity(end - first);
         let mut total = 0usize;
@@ -126,15 +174,27 @@ impl Triplets {
             total += n as usize;
         }
         let mut sorted = vec![(0, 0.0); total];
+        let mut put = |cell: u32, entry: (u32, f32)| {
+            let place = &mut places[cell as usize - first];
+            sorted[*place] = entry;
+            *place += 1;
+        };
+        if !spilled {
+            let mut entries = (self.reopen)()?;
+            while let Some(e) = entries.next_entry()? {
+                if (first..end).contains(&(e.cell as usize)) {
+                    put(e.cell, (e.feature, e.value));
+                }
+            }
+            return Ok(sorted);
+        }
         let path = self.spill_path(range);
         let mut file = BufReader::with_capacity(1 << 16, File::open(&path).map_err(|e| Error::io("read", &path, e))?);
         let mut bytes = [0; ENTRY_BYTES];
         for _ in 0..total {
             file.read_exact(&mut bytes).map_err(|e| Error::io("read", &path, e))?;
             let word = |i: usize| [bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]];
-            let place = &mut places[u32::from_le_bytes(word(0)) as usize - first];
-            sorted[*place] = (u32::from_le_bytes(word(4)), f32::from_le_bytes(word(8)));
-            *place += 1;
+            put(u32::from_le_bytes(word(0)), (u32::from_le_bytes(word(4)), f32::from_le_bytes(word(8))));
         }
         drop(file);
         // The directory is removed in the end anyway; this only frees the space earlier.
@@ -145,28 +205,20 @@ impl Triplets {
 
 impl Rows for Triplets {
     fn prepare(&mut self, stage: &str, hooks: &mut Hooks) -> Result<()> {
-        let (mut entries, mut seen, mut last, mut in_order) = ((self.reopen)()?, 0u64, 0, true);
         let stage = format!("{stage}: counting");
-        while let Some(e) = entries.next_entry()? {
-            in_order &= e.cell >= last;
-            last = e.cell;
-            let count = &mut self.counts[e.cell as usize];
-            *count = count.checked_add(1).ok_or_else(|| Error::Internal(format!("cell {} has over 4 billion entries", e.cell)))?;
-            seen += 1;
-            if seen % (1 << 16) == 0 {
-                hooks.tick(&stage, seen, Some(self.entries))?;
-            }
-        }
-        self.entries = seen;
+        let in_order = !self.counted && self.count(&stage, hooks)?;
         self.state = if in_order {
             let mut entries = (self.reopen)()?;
             let ahead = entries.next_entry()?;
             State::InOrder { entries, ahead }
         } else {
             let starts = self.ranges();
-            self.spill(&starts, &stage.replace("counting", "sorting"), hooks)?;
-            let sorted = self.load(0, &starts)?;
-            State::Ranges { starts, current: 0, sorted, at: 0 }
+            let spilled = starts.len() > self.rereads;
+            if spilled {
+                self.spill(&starts, &stage.replace("counting", "sorting"), hooks)?;
+            }
+            let sorted = self.load(0, &starts, spilled)?;
+            State::Ranges { starts, spilled, current: 0, sorted, at: 0 }
         };
         Ok(())
     }
@@ -182,9 +234,12 @@ impl Rows for Triplets {
         if let State::Ranges { starts, current, .. } = &self.state
             && starts.get(current + 1) == Some(&self.next)
         {
-            let (starts, current) = (starts.clone(), current + 1);
-            let sorted = self.load(current, &starts)?;
-            self.state = State::Ranges { starts, current, sorted, at: 0 };
+            // The old range goes before the new one comes, so that one is in memory at a time.
+            let State::Ranges { starts, spilled, current, .. } = std::mem::replace(&mut self.state, State::Unprepared) else {
+                return Err(Error::Internal("a range that was there is gone".into()));
+            };
+            let sorted = self.load(current + 1, &starts, spilled)?;
+            self.state = State::Ranges { starts, spilled, current: current + 1, sorted, at: 0 };
         }
         match &mut self.state {
             State::Unprepared => {}
@@ -236,12 +291,16 @@ mod tests {
         }
     }
 
-    fn rows_of(entries: Vec<Entry>, cells: usize, features: usize, budget: u64) -> Vec<Vec<f32>> {
+    fn rows_of(entries: Vec<Entry>, cells: usize, features: usize, budget: u64, rereads: usize) -> Vec<Vec<f32>> {
+        let mut counts = vec![0; cells];
+        entries.iter().for_each(|e| counts[e.cell as usize] += 1);
         let dir = tempfile::tempdir().unwrap();
         let n = entries.len() as u64;
         let reopen: Reopen = Box::new(move || Ok(Box::new(List(entries.clone().into_iter()))));
-        let mut triplets = Triplets::new(reopen, cells, n, dir.path().to_path_buf());
-        triplets.budget = budget;
+        let mut triplets = Triplets::new(reopen, cells, n, dir.path().to_path_buf()).reading_again(rereads, budget);
+        if rereads % 2 == 1 {
+            triplets.counted(counts);
+        }
         let (mut out, mut row) = (Vec::new(), Row::default());
         while triplets.next_row(&mut row).unwrap() {
             assert!(row.indices.is_sorted_by(|a, b| a < b));
@@ -258,7 +317,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_order_and_any_budget_give_the_same_matrix(
-            list in proptest::collection::vec((0u32..7, 0u32..5, -3i8..4), 0..40), budget in 1u64..50, sorted in any::<bool>()
+            list in proptest::collection::vec((0u32..7, 0u32..5, -3i8..4), 0..40), budget in 1u64..50, sorted in any::<bool>(), rereads in 0usize..5
         ) {
             let mut wanted = vec![vec![0.0; 5]; 7];
             let mut entries: Vec<Entry> = list.iter().map(|&(cell, feature, v)| Entry { cell, feature, value: v as f32 }).collect();
@@ -268,7 +327,7 @@ mod tests {
             if sorted {
                 entries.sort_by_key(|e| e.cell);
             }
-            prop_assert_eq!(rows_of(entries, 7, 5, budget), wanted);
+            prop_assert_eq!(rows_of(entries, 7, 5, budget, rereads), wanted);
         }
     }
 }

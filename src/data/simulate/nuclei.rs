@@ -64,7 +64,7 @@ fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: 
     let all = ids.concat();
     let lines = (2..all.len() as u64 + 2).collect();
     let file = format!("simulate {}", recipe.name).into();
-    let table = Table { file, ids: all, lines, columns: vec!["chromatin".into()], values: vec![classes] };
+    let table = Table { file, ids: all, lines, columns: vec!["chromatin".into()], values: vec![classes.into()] };
     let labels = [Given { modality: None, table }];
     let who = Identities {
         ids: ids.into_iter().map(|ids| (ids, "simulated")).collect(),

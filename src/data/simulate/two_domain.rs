@@ -52,8 +52,13 @@ fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: 
     }
     let all = ids.concat();
     let lines = (2..all.len() as u64 + 2).collect();
-    let table =
-        Table { file: format!("simulate {}", recipe.name).into(), ids: all, lines, columns: vec!["type".into()], values: vec![types] };
+    let table = Table {
+        file: format!("simulate {}", recipe.name).into(),
+        ids: all,
+        lines,
+        columns: vec!["type".into()],
+        values: vec![types.into()],
+    };
     let labels = [Given { modality: None, table }];
     let who = Identities {
         ids: ids.into_iter().map(|ids| (ids, "simulated")).collect(),
@@ -132,7 +137,8 @@ impl Rows for Cells {
         let levels = &self.levels.log_rates[self.modality][of_type * GENES..][..GENES];
         let rates: Vec<f64> = levels.iter().map(|level| (level + scatter * normal()).exp()).collect();
         let whole: f64 = rates.iter().sum();
-        (row.indices.clear(), row.values.clear());
+        row.indices.clear();
+        row.values.clear();
         for (g, rate) in rates.iter().enumerate() {
             let count = poisson(&mut draw, rate / whole * depth);
             if count > 0 {

@@ -4,9 +4,9 @@
 //! A convolution ties a *large* image L [C, H, W] to a *small* one S [OC, OH, OW] by W [OC, C·k·k]. Its three products are those of the
 //! transposed convolution too, whose input is the small image:
 //!
-//!   gather    S[b] = W · patches(L[b])                       M = OC, K = C·k·k, columns: pixels of S
-//!   scatter   L[b] = overlap-add of Wᵀ · S[b]                 M = C·k·k, K = OC, columns: pixels of S
-//!   weight    W    = Σ over b of S[b] · patches(L[b])ᵀ        M = OC, K = B·OH·OW, columns: taps
+//!   gather    S_b = W · patches(L_b)                       M = OC, K = C·k·k, columns: pixels of S
+//!   scatter   L_b = overlap-add of Wᵀ · S_b                 M = C·k·k, K = OC, columns: pixels of S
+//!   weight    W    = Σ over b of S_b · patches(L_b)ᵀ        M = OC, K = B·OH·OW, columns: taps
 //!
 //! A tap (ky, kx) reads rows and columns of L that are `stride` apart. `gather` and `scatter` therefore work on L cut into its
 //! stride·stride *phases*, padding included, where what a tap reads of a row of S is contiguous.

@@ -1,13 +1,13 @@
 //! Convolution and transposed convolution of images, with bias and activation fused in.
 //!
-//!   conv            y[o, i, j] = f(Σ over c, ky, kx of W[o, c, ky, kx] · x[c, s·i + ky - p, s·j + kx - p] + b[o])
-//!   transposed      y[o, s·i + ky - p, s·j + kx - p] gathers W[c, o, ky, kx] · x[c, i, j] over c, i, j; then f(· + b[o])
+//!   conv            y[o, i, j] = f(Σ over c, ky, kx of W[o, c, ky, kx] · x[c, s·i + ky - p, s·j + kx - p] + b_o)
+//!   transposed      y[o, s·i + ky - p, s·j + kx - p] gathers W[c, o, ky, kx] · x[c, i, j] over c, i, j; then f(· + b_o)
 //!   shapes          x [B cells, C·H·W], channel by channel, each row by row (NCHW), y alike; b [1, O] or none;
 //!                   W [O, C·k·k] for conv, [C, O·k·k] transposed: PyTorch's weights, flattened
 //!   sizes           conv H' = ⌊(H + 2p - k)/s⌋ + 1, transposed H' = (H - 1)·s - 2p + k
 //!   backward        du = dy ⊙ f'(·); dx of one is the other without bias; dW[small, large·k·k] = Σ over cells and pixels of the small
 //!                   image of small ⊗ patch of the large one, in both; db = Σ of du over cells and pixels
-//!   kernels         conv_{gather,scatter,weight}[_k4s2p1]_{f32,tf32,bf16}, conv_parts_sum, channel_sum       (kernels/conv.cu)
+//!   kernels         conv_{gather,scatter,weight}_{f32,tf32,bf16}, each also _k4s2p1_; conv_parts_sum, channel_sum       (kernels/conv.cu)
 //!
 //! Both are one geometry seen from two sides: conv goes from the large image to the small one (`gather`), transposed from the small one
 //! to the large one (`scatter`). On the processor `gather` and `weight` are one chain of multiply-adds an element and `scatter` one a tap
@@ -122,6 +122,7 @@ impl Step {
     }
 
     /// small (+)= W ⋆ large, then bias and activation (not on a sum).
+    #[allow(clippy::too_many_arguments)] // a product's own
     fn conv_gather(&mut self, g: &Geometry, small: Var, large: Var, w: Var, add: bool, bias: Var, f: Activation) {
         if self.size(small) == 0 {
             return;
@@ -144,6 +145,7 @@ impl Step {
     }
 
     /// large (+)= overlap-add of Wᵀ·small, then bias and activation (not on a sum).
+    #[allow(clippy::too_many_arguments)] // as above
     fn conv_scatter(&mut self, g: &Geometry, large: Var, small: Var, w: Var, add: bool, bias: Var, f: Activation) {
         if self.size(large) == 0 {
             return;
@@ -166,7 +168,7 @@ impl Step {
     }
 
     /// dw (+)= Σ small ⊗ patches of large.
-    fn conv_weight(&mut self, g: &Geometry, dw: Var, small: Var, large: Var, add: bool) {
+    pub(crate) fn conv_weight(&mut self, g: &Geometry, dw: Var, small: Var, large: Var, add: bool) {
         if self.on_cpu() {
             let ([dw], [small, large]) = self.views([dw], [small, large]);
             host::weight(g, dw, small, large, add);

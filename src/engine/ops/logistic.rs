@@ -77,7 +77,7 @@ mod tests {
             let mean = |x: &[f64], f: &dyn Fn(f64) -> f64| vec![x.iter().map(|&d| f(d)).sum::<f64>() / x.len() as f64];
             for label in [0.0, 1.0, 0.25] {
                 let cost = move |d: f64| -label * sigmoid(d).ln() - (1.0 - label) * sigmoid(-d).ln();
-                prove(&[d.clone()], 1e-5, |s, v| s.logistic(v[0], label as f32), |x| mean(&x[0], &cost));
+                prove(std::slice::from_ref(&d), 1e-5, |s, v| s.logistic(v[0], label as f32), |x| mean(&x[0], &cost));
             }
             prove(&[d], 1e-5, |s, v| s.mean_sigmoid(v[0]), |x| mean(&x[0], &sigmoid));
         }

@@ -62,6 +62,13 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     ),
     option("noise", Per::Run, Kind::Bool, "auto", "fc: decode the code with standard normal noise in training, false"),
     option(
+        "input_dropout",
+        Per::Modality,
+        Kind::Float { min: 0.0, max: 0.99 },
+        "auto",
+        "fc: share of the features hidden from an encoder in training, of all cells and pairs alike, 0; with a heavy w_anch it makes known pairs teach instead of being learnt by heart",
+    ),
+    option(
         "train_image",
         Per::Run,
         Kind::Bool,
@@ -124,6 +131,7 @@ fn defaults() -> Vec<(&'static str, PerInstance)> {
         ("w_kl", [None, Some(Value::Float(1e-8))]),
         ("anchor_pairs", int(128, 32)),
         ("noise", [Some(Value::Bool(false)), None]),
+        ("input_dropout", [Some(Value::Float(0.0)), None]),
         ("train_image", [None, Some(Value::Bool(false))]),
         ("pretrain_epochs", [None, Some(Value::Int(850))]),
         ("pretrain_batch", [None, Some(Value::Int(128))]),
@@ -203,14 +211,20 @@ pub(super) fn resolve(settings: &mut Settings, facts: &Facts) -> Result<()> {
     for (name, of) in defaults() {
         let [fc, images] = of;
         let (mine, instance, other) = if image { (images, "image", "fc") } else { (fc, "fc", "image") };
-        let per_modality = matches!(name, "width" | "recon");
+        let per_modality = matches!(name, "width" | "recon" | "input_dropout");
         match mine {
             Some(value) if per_modality => facts.modalities.iter().for_each(|m| settings.fill(name, &m.name, value.clone())),
             Some(value) => settings.fill(name, "", value),
-            None if !settings.get(name)?.is_auto() => {
-                return Err(Error::usage(format!("{name} is an option of instance = {other}, and this is {instance}: leave it out")));
+            None => {
+                let of: Vec<&str> = if per_modality { facts.modalities.iter().map(|m| m.name.as_str()).collect() } else { vec![""] };
+                for of in of {
+                    if !settings.of(name, of)?.is_auto() {
+                        return Err(Error::usage(format!(
+                            "{name} is an option of instance = {other}, and this is {instance}: leave it out"
+                        )));
+                    }
+                }
             }
-            None => {}
         }
     }
     settings.fill("w_anch", "", Value::Float(if facts.pairs > 0 && !image { 0.1 } else { 0.0 }));

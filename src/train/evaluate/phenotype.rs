@@ -64,7 +64,8 @@ impl Errors<'_> {
             let is = |c: &[u32]| c.iter().map(|&c| c == class).collect::<Vec<bool>>();
             let (a, b) = (is(of), is(to));
             let (Some(m), Some(t)) = (differences(measured, &a), differences(translated, &b)) else { continue };
-            (theirs.extend(m), ours.extend(t));
+            theirs.extend(m);
+            ours.extend(t);
             let (m, t) = (markers(measured, &a), markers(translated, &b));
             let shared = |side: usize| m[side].iter().filter(|f| t[side].contains(f)).count();
             let mut told = |class: usize, side: usize| {

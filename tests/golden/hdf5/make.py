@@ -101,6 +101,13 @@ write("all-zero-csr.h5ad", adata(sp.csr_matrix((CELLS, FEATURES), dtype="f4")))
 a = adata(csr)
 a.obs_names = ["same", "cell1", "cell2", "cell3", "same", "cell5", "cell6"]
 write("duplicate-ids.h5ad", a)
+a.obs_names = ["cell0", "cell1", "", "cell3", "cell4", "cell5", "cell6"]
+write("empty-name.h5ad", a)
+with h5py.File(HERE / "csr-none.h5ad") as old, h5py.File(HERE / "latin1-names.h5ad", "w") as f:
+    for key in ["X", "obs", "var"]:
+        old.copy(key, f)
+    del f["obs/_index"]
+    f["obs"].create_dataset("_index", data=[b"a", b"b", b"c", b"caf\xe9", b"e", b"f", b"g"], dtype=h5py.special_dtype(vlen=bytes))
 for form in ["dense", "csr", "csc"]:
     x = matrix("float64")
     x[4, 1] = np.nan

@@ -11,6 +11,7 @@ use hdf5_pure::{Dataset, Datatype, DatatypeByteOrder, FixedPointLayout, Floating
 use super::file::{refused, unreadable_filter};
 use super::heap;
 use crate::data::npy::{Dtype, decode_f32, decode_i64};
+use crate::data::texts::{Texts, TextsBuilder};
 use crate::error::{Error, Result};
 
 /// Bytes of a window, where chunks allow it.
@@ -159,7 +160,8 @@ impl Array {
 
     /// Bytes of one row.
     fn row_bytes(&self) -> u64 {
-        self.shape.iter().skip(1).product::<u64>() * self.element_bytes
+        // An array without rows may have any other sizes; with some, the product was checked.
+        self.shape.iter().skip(1).fold(self.element_bytes, |n, &d| n.saturating_mul(d))
     }
 
     /// Rows of a window: whole chunks where they are not too large.
@@ -194,12 +196,24 @@ impl Array {
 
     /// All elements of a one-axis array as texts; NaN is the empty text.
     pub fn texts(&self) -> Result<Vec<String>> {
-        let length = self.length()?;
         let mut out = Vec::new();
+        self.each_text(&mut |text| out.push(text.to_string()))?;
+        Ok(out)
+    }
+
+    /// The same as a column.
+    pub fn column(&self) -> Result<Texts> {
+        let mut out = TextsBuilder::default();
+        self.each_text(&mut |text| out.push(text))?;
+        Ok(out.finish())
+    }
+
+    fn each_text(&self, give: &mut dyn FnMut(&str)) -> Result<()> {
+        let length = self.length()?;
         match &self.element {
             Element::Number { dtype, big_endian } => self.each_window(length, |bytes| {
-                number_texts(*dtype, *big_endian, &bytes, &mut out).ok_or_else(|| self.bad("a number is too large"))
-            })?,
+                number_texts(*dtype, *big_endian, &bytes, give).ok_or_else(|| self.bad("a number is too large"))
+            }),
             Element::Text => {
                 let (step, mut start) = (1 << 16, 0);
                 while start < length {
@@ -212,19 +226,19 @@ impl Array {
                     if let Some(i) = texts.iter().position(|t| t.contains('\u{fffd}')) {
                         return Err(self.bad(format!("text {} is not UTF-8: write the file again with UTF-8 names", start + i as u64)));
                     }
-                    out.extend(texts);
+                    texts.iter().for_each(|text| give(text));
                     start += n;
                 }
+                Ok(())
             }
-            Element::Record(_) => return Err(self.bad("one value an element is wanted, it holds records")),
+            Element::Record(_) => Err(self.bad("one value an element is wanted, it holds records")),
         }
-        Ok(out)
     }
 
     /// A field of all records as texts; NaN is the empty text.
-    pub fn field_texts(&self, field: &Field) -> Result<Vec<String>> {
+    pub fn field_texts(&self, field: &Field) -> Result<Texts> {
         let length = self.length()?;
-        let mut out = Vec::new();
+        let mut out = TextsBuilder::default();
         let mut heap = heap::Heap::open(&self.file)?;
         self.each_window(length, |bytes| {
             for record in bytes.chunks_exact(self.element_bytes as usize) {
@@ -232,21 +246,22 @@ impl Array {
                 let outside = || self.bad(format!("the field \"{}\" lies outside its record: the file is damaged", field.name));
                 match field.kind {
                     FieldKind::Number { dtype, big_endian } => {
-                        number_texts(dtype, big_endian, at.get(..dtype.size()).ok_or_else(outside)?, &mut out).ok_or_else(outside)?;
+                        number_texts(dtype, big_endian, at.get(..dtype.size()).ok_or_else(outside)?, &mut |text| out.push(text))
+                            .ok_or_else(outside)?;
                     }
                     FieldKind::Fixed(n) => {
                         let text = at.get(..n).ok_or_else(outside)?;
                         let text = text.split(|&b| b == 0).next().unwrap_or(&[]);
                         let text = std::str::from_utf8(text)
                             .map_err(|_| self.bad(format!("a text of the field \"{}\" is not UTF-8", field.name)))?;
-                        out.push(text.trim_end_matches(' ').to_string());
+                        out.push(text.trim_end_matches(' '));
                     }
-                    FieldKind::Heap => out.push(heap.text(at).map_err(|e| self.bad(format!("the field \"{}\": {e}", field.name)))?),
+                    FieldKind::Heap => out.push(&heap.text(at).map_err(|e| self.bad(format!("the field \"{}\": {e}", field.name)))?),
                 }
             }
             Ok(())
         })?;
-        Ok(out)
+        Ok(out.finish())
     }
 
     fn each_window(&self, length: u64, mut use_bytes: impl FnMut(Vec<u8>) -> Result<()>) -> Result<()> {
@@ -260,24 +275,24 @@ impl Array {
     }
 }
 
-/// Numbers as texts, NaN as the empty one, truth as Python writes it; none if a number fits no type here.
-fn number_texts(dtype: Dtype, big_endian: bool, bytes: &[u8], out: &mut Vec<String>) -> Option<()> {
+/// Gives numbers as texts, NaN as the empty one, truth as Python writes it; none if a number fits no type here.
+fn number_texts(dtype: Dtype, big_endian: bool, bytes: &[u8], give: &mut dyn FnMut(&str)) -> Option<()> {
     match dtype {
-        Dtype::Bool => out.extend(bytes.iter().map(|&b| if b == 0 { "False" } else { "True" }.to_string())),
-        Dtype::F64 => out.extend(bytes.chunks_exact(8).map(|b| {
+        Dtype::Bool => bytes.iter().for_each(|&b| give(if b == 0 { "False" } else { "True" })),
+        Dtype::F64 => bytes.chunks_exact(8).for_each(|b| {
             let b = b.try_into().unwrap_or_default();
             let x = if big_endian { f64::from_be_bytes(b) } else { f64::from_le_bytes(b) };
-            if x.is_nan() { String::new() } else { x.to_string() }
-        })),
+            give(&if x.is_nan() { String::new() } else { x.to_string() });
+        }),
         Dtype::F32 | Dtype::F16 => {
             let mut numbers = Vec::new();
             decode_f32(dtype, big_endian, bytes, &mut numbers).ok()?;
-            out.extend(numbers.iter().map(|x| if x.is_nan() { String::new() } else { x.to_string() }));
+            numbers.iter().for_each(|x| give(&if x.is_nan() { String::new() } else { x.to_string() }));
         }
         _ => {
             let mut numbers = Vec::new();
             decode_i64(dtype, big_endian, bytes, &mut numbers).then_some(())?;
-            out.extend(numbers.iter().map(i64::to_string));
+            numbers.iter().for_each(|x| give(&x.to_string()));
         }
     }
     Some(())
@@ -309,7 +324,7 @@ fn element_of(datatype: &Datatype) -> Option<Element> {
 fn number_of(datatype: &Datatype) -> Option<(Dtype, bool)> {
     match datatype {
         Datatype::FixedPoint { size, byte_order, layout: FixedPointLayout { signed, bit_offset: 0, bit_precision } }
-            if u32::from(*bit_precision) == size * 8 =>
+            if Some(u32::from(*bit_precision)) == size.checked_mul(8) =>
         {
             let dtype = match (size, signed) {
                 (1, true) => Dtype::I8,

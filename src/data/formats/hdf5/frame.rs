@@ -8,18 +8,19 @@
 
 use super::array::{Array, Element, Field, FieldKind};
 use super::file::{H5, Kind};
+use crate::data::texts::Texts;
 use crate::error::Result;
 
 /// Where a frame lies, and how.
 pub(super) enum Frame<'a> {
     Group { h5: &'a H5, path: String, index: String },
-    Table { h5: &'a H5, records: Array, fields: Vec<Field>, index: usize },
+    Table { h5: &'a H5, records: Box<Array>, fields: Vec<Field>, index: usize },
 }
 
 /// A column: its name, and a text a row, empty where missing.
 pub(super) struct Column {
     pub name: String,
-    pub texts: Vec<String>,
+    pub texts: Texts,
 }
 
 impl Frame<'_> {
@@ -35,7 +36,7 @@ impl Frame<'_> {
                 let named = ["index", "_index"].iter().find_map(|n| fields.iter().position(|f| f.name == *n));
                 let first = fields.iter().position(|f| !matches!(f.kind, FieldKind::Number { .. }));
                 let index = named.or(first).ok_or_else(|| h5.bad(path, "the table has no field of names"))?;
-                Ok(Frame::Table { h5, records, fields, index })
+                Ok(Frame::Table { h5, records: Box::new(records), fields, index })
             }
             Some(Kind::Group) => {
                 let index = match h5.text(path, "_index")? {
@@ -57,13 +58,13 @@ impl Frame<'_> {
             Frame::Group { h5, path, index } => {
                 let at = inside(path, index);
                 match column_texts(h5, path, index)? {
-                    Some(texts) => Ok(texts),
+                    Some(texts) => Ok(texts.iter().map(str::to_string).collect()),
                     None => Err(
                         h5.bad(at, "it holds the names but is of a kind that is not read: write the file again with names that are texts")
                     ),
                 }
             }
-            Frame::Table { records, fields, index, .. } => records.field_texts(&fields[*index]),
+            Frame::Table { records, fields, index, .. } => Ok(records.field_texts(&fields[*index])?.iter().map(str::to_string).collect()),
         }
     }
 
@@ -85,7 +86,7 @@ impl Frame<'_> {
                     let mut texts = records.field_texts(field)?;
                     let listed = format!("uns/{}_categories", field.name);
                     if matches!(field.kind, FieldKind::Number { .. }) && h5.is_array(&listed)? {
-                        texts = decode(h5, records.name(), &texts, &h5.array(&listed)?.texts()?)?;
+                        texts = decode(h5, records.name(), &texts, h5.array(&listed)?.texts()?)?;
                     }
                     columns.push(Column { name: field.name.clone(), texts });
                 }
@@ -110,62 +111,60 @@ fn order(h5: &H5, path: &str, index: &str) -> Result<Vec<String>> {
 }
 
 /// A column as texts; none if it is of a kind that is not read.
-fn column_texts(h5: &H5, frame: &str, name: &str) -> Result<Option<Vec<String>>> {
+fn column_texts(h5: &H5, frame: &str, name: &str) -> Result<Option<Texts>> {
     let path = inside(frame, name);
-    match h5.kind(&path)? {
-        None => Err(h5.bad(path, "the column is not in the file, although the data frame lists it: the file is damaged")),
+    if h5.is_group(&path)? && h5.text(&path, "encoding-type")?.as_deref() == Some("categorical") {
+        let Some(categories) = plain_texts(h5, &inside(&path, "categories"))? else { return Ok(None) };
+        let categories = categories.iter().map(str::to_string).collect();
+        return decode_codes(h5, &h5.array(&inside(&path, "codes"))?, categories).map(Some);
+    }
+    let categories = inside(&inside(frame, "__categories"), name);
+    if h5.is_array(&path)? && h5.is_array(&categories)? {
+        return decode_codes(h5, &h5.array(&path)?, h5.array(&categories)?.texts()?).map(Some);
+    }
+    plain_texts(h5, &path)
+}
+
+/// The same of an array, or of values with a mask.
+fn plain_texts(h5: &H5, path: &str) -> Result<Option<Texts>> {
+    match h5.kind(path)? {
+        None => Err(h5.bad(path, "it is not in the file, although the data frame has it: the file is damaged")),
         Some(Kind::Array) => {
-            let array = h5.array(&path)?;
+            let array = h5.array(path)?;
             if array.shape().len() != 1 || matches!(array.element(), Element::Record(_)) {
                 return Ok(None);
             }
-            let categories = inside(&inside(frame, "__categories"), name);
-            if h5.is_array(&categories)? {
-                return decode_codes(h5, &array, &h5.array(&categories)?.texts()?).map(Some);
-            }
-            array.texts().map(Some)
+            array.column().map(Some)
         }
-        Some(Kind::Group) => match h5.text(&path, "encoding-type")?.as_deref() {
-            Some("categorical") => {
-                let Some(categories) = column_texts(h5, &path, "categories")? else { return Ok(None) };
-                decode_codes(h5, &h5.array(&inside(&path, "codes"))?, &categories).map(Some)
+        Some(Kind::Group) if h5.text(path, "encoding-type")?.is_some_and(|kind| kind.starts_with("nullable-")) => {
+            let texts = h5.array(&inside(path, "values"))?.column()?;
+            let mask = h5.array(&inside(path, "mask"))?;
+            let missing = mask.column()?;
+            if missing.len() != texts.len() {
+                return Err(mask.bad(format!("it has {} rows, the values have {}", missing.len(), texts.len())));
             }
-            Some(kind) if kind.starts_with("nullable-") => {
-                let mut texts = h5.array(&inside(&path, "values"))?.texts()?;
-                let mask = h5.array(&inside(&path, "mask"))?;
-                let missing = mask.texts()?;
-                if missing.len() != texts.len() {
-                    return Err(mask.bad(format!("it has {} rows, the values have {}", missing.len(), texts.len())));
-                }
-                for (text, missing) in texts.iter_mut().zip(&missing) {
-                    if missing == "True" || missing == "1" {
-                        text.clear();
-                    }
-                }
-                Ok(Some(texts))
-            }
-            _ => Ok(None),
-        },
+            let known = |(text, missing)| if matches!(missing, "True" | "1") { "" } else { text };
+            Ok(Some(texts.iter().zip(missing.iter()).map(known).collect()))
+        }
+        Some(Kind::Group) => Ok(None),
     }
 }
 
 /// The category of each code, the empty text for -1.
-fn decode_codes(h5: &H5, codes: &Array, categories: &[String]) -> Result<Vec<String>> {
-    codes.integers()?.iter().enumerate().map(|(row, &code)| category(h5, codes.name(), row, code, categories)).collect()
+fn decode_codes(h5: &H5, codes: &Array, categories: Vec<String>) -> Result<Texts> {
+    coded(h5, codes.name(), &codes.integers()?, categories)
 }
 
 /// The same of codes that were read as texts.
-fn decode(h5: &H5, place: &str, codes: &[String], categories: &[String]) -> Result<Vec<String>> {
-    codes.iter().enumerate().map(|(row, code)| category(h5, place, row, code.parse().unwrap_or(i64::MIN), categories)).collect()
+fn decode(h5: &H5, place: &str, codes: &Texts, categories: Vec<String>) -> Result<Texts> {
+    let codes: Vec<i64> = codes.iter().map(|code| code.parse().unwrap_or(i64::MIN)).collect();
+    coded(h5, place, &codes, categories)
 }
 
-fn category(h5: &H5, place: &str, row: usize, code: i64, categories: &[String]) -> Result<String> {
-    match usize::try_from(code) {
-        Ok(code) if code < categories.len() => Ok(categories[code].clone()),
-        Err(_) if code == -1 => Ok(String::new()),
-        _ => Err(h5.bad(
-            format!("{place}, row {row}"),
-            format!("the code is {code}, but there are {} categories: the file is damaged", categories.len()),
-        )),
+fn coded(h5: &H5, place: &str, codes: &[i64], categories: Vec<String>) -> Result<Texts> {
+    if let Some(row) = codes.iter().position(|&c| c < -1 || c >= categories.len() as i64) {
+        let message = format!("the code is {}, but there are {} categories: the file is damaged", codes[row], categories.len());
+        return Err(h5.bad(format!("{place}, row {row}"), message));
     }
+    Ok(Texts::coded(categories, codes.iter().map(|&c| u32::try_from(c).ok())))
 }

@@ -8,6 +8,7 @@ use super::super::{Opening, Source, no_such_key};
 use super::file::H5;
 use super::frame::{Column, Frame};
 use super::h5ad;
+use crate::data::texts::Texts;
 use crate::error::Result;
 
 pub(super) fn open(h5: Arc<H5>, opening: &Opening) -> Result<Source> {
@@ -45,6 +46,6 @@ pub(super) fn shared_columns(h5: &H5, ids: &[String], own: &[Column]) -> Result<
     let (columns, _) = obs.columns(names.len())?;
     let copied = |name: &str| name.split_once(':').is_some_and(|(m, _)| modalities.iter().any(|have| have == m));
     let columns = columns.into_iter().filter(|c| !copied(&c.name) && own.iter().all(|o| o.name != c.name));
-    let chosen = |texts: Vec<String>| ids.iter().map(|id| rows.get(id.as_str()).map(|&r| texts[r].clone()).unwrap_or_default()).collect();
+    let chosen = |texts: Texts| ids.iter().map(|id| rows.get(id.as_str()).map_or("", |&r| texts.get(r))).collect();
     Ok(columns.map(|Column { name, texts }| Column { name, texts: chosen(texts) }).collect())
 }

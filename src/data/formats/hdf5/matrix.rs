@@ -19,6 +19,11 @@ use crate::data::in_place::Place;
 use crate::data::npy::Dtype;
 use crate::error::Result;
 
+/// Entries of a CSC matrix that are sorted at once: 64 million, 512 MiB.
+const BUDGET: u64 = 1 << 26;
+/// So often the entries of one are read before it is quicker to write them to files, in the order in which they are needed.
+const REREADS: usize = 4;
+
 /// A matrix whose shape is known and checked.
 pub(super) struct Matrix {
     pub cells: usize,
@@ -27,7 +32,7 @@ pub(super) struct Matrix {
 }
 
 enum Stored {
-    Dense(Array),
+    Dense(Box<Array>),
     /// Which of the axes is compressed: the rows (CSR) or the columns.
     Sparse {
         path: String,
@@ -53,7 +58,7 @@ impl Matrix {
             };
             array.number()?;
             let (cells, features) = sizes(h5, path, cells, features)?;
-            return Ok(Matrix { cells, features, stored: Stored::Dense(array) });
+            return Ok(Matrix { cells, features, stored: Stored::Dense(Box::new(array)) });
         }
         let kind = match h5.text(path, "encoding-type")? {
             Some(kind) => kind,
@@ -97,7 +102,17 @@ impl Matrix {
             Stored::Dense(array) => {
                 let (dtype, big_endian) = array.number()?;
                 let file = h5.path().to_path_buf();
-                Ok(Box::new(DenseRows { array, file, dtype, big_endian, cells, missing_nan, next: 0, window: Vec::new(), first: 0 }))
+                Ok(Box::new(DenseRows {
+                    array: *array,
+                    file,
+                    dtype,
+                    big_endian,
+                    cells,
+                    missing_nan,
+                    next: 0,
+                    window: Vec::new(),
+                    first: 0,
+                }))
             }
             Stored::Sparse { path, by_cells } => {
                 let major = if by_cells { cells } else { features };
@@ -109,7 +124,8 @@ impl Matrix {
                 }
                 let stored = rows.stored();
                 let reopen = Box::new(move || Ok(Box::new(Columns { columns: open(&h5)?, column: 0 }) as Box<dyn Entries>));
-                Ok(Box::new(CscRows(Triplets::new(reopen, cells, stored, opening.scratch.to_path_buf()))))
+                let triplets = Triplets::new(reopen, cells, stored, opening.scratch.to_path_buf()).reading_again(REREADS, BUDGET);
+                Ok(Box::new(CscRows { triplets, columns: rows, cells }))
             }
         }
     }
@@ -281,15 +297,24 @@ impl Entries for Columns {
     }
 }
 
-struct CscRows(Triplets);
+struct CscRows {
+    triplets: Triplets,
+    columns: Compressed,
+    cells: usize,
+}
 
 impl Rows for CscRows {
     fn prepare(&mut self, stage: &str, hooks: &mut Hooks) -> Result<()> {
-        self.0.prepare(stage, hooks)
+        let mut counts = vec![0; self.cells];
+        let counting = format!("{stage}: counting");
+        let total = self.columns.stored();
+        self.columns.indices.count(&mut counts, &mut |done| hooks.tick(&counting, done, Some(total)))?;
+        self.triplets.counted(counts);
+        self.triplets.prepare(stage, hooks)
     }
 
     fn next_row(&mut self, row: &mut Row) -> Result<bool> {
-        self.0.next_row(row)
+        self.triplets.next_row(row)
     }
 
     fn in_place(&self) -> Result<Place, &'static str> {

@@ -97,6 +97,20 @@ impl Indices {
         Ok(())
     }
 
+    /// Counts how often each index occurs, from here to the end; `tick` is told how far it has come.
+    pub fn count(&mut self, counts: &mut [u32], tick: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+        while self.stream.position() < self.stream.length {
+            self.load()?;
+            for &i in &self.stream.window {
+                let count = &mut counts[i as usize];
+                *count = count.checked_add(1).ok_or_else(|| self.stream.array.bad(format!("{i} occurs over 4 billion times")))?;
+            }
+            self.stream.at = self.stream.window.len();
+            tick(self.stream.position())?;
+        }
+        Ok(())
+    }
+
     /// The next one.
     pub fn one(&mut self) -> Result<i32> {
         if self.stream.at == self.stream.window.len() {

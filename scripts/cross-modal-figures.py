@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""The cross-modal autoencoder's figures in the README, measured anew: means and spreads over seeds, as Markdown tables.
+
+    scripts/cross-modal-figures.py DATA SCRATCH [PART ...] [--seeds N] [--epochs N] [--threads N] [--couplet PROGRAM]
+
+DATA holds scicar-a549 and nuclei as they were published (their READMEs say where). SCRATCH takes datasets and runs; a run that is there
+already is measured again and not trained again. PARTs: pairs, nuclei, simulated; all of them by default.
+"""
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+
+
+def run(*words):
+    done = subprocess.run([str(w) for w in words], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, words))}\n{done.stderr}")
+    return done
+
+
+class Lab:
+    def __init__(self, o):
+        self.o, self.data, self.scratch = o, pathlib.Path(o.data), pathlib.Path(o.scratch)
+        self.scratch.mkdir(parents=True, exist_ok=True)
+
+    def dataset(self, name, *words):
+        out = self.scratch / name
+        if not out.exists():
+            run(self.o.couplet, *words, "--out", out)
+        return out
+
+    def measured(self, name, dataset, words, labels=None):
+        """One dictionary of metrics a seed."""
+        all_metrics = []
+        for seed in range(1, self.o.seeds + 1):
+            out = self.scratch / f"{name}-seed={seed}"
+            if not (out / "metrics.json").exists():
+                if not (out / "model.safetensors").exists():
+                    run(self.o.couplet, "train", "cross-modal", dataset, "--out", out, "--seed", seed, "--device", "cpu",
+                        "--threads", self.o.threads, *words)
+                run(self.o.couplet, "evaluate", out, "--device", "cpu", *(["--labels", labels] if labels else []))
+            all_metrics.append(json.loads((out / "metrics.json").read_text()))
+        return all_metrics
+
+    def pairs(self):
+        d = self.data / "scicar-a549"
+        dataset = self.dataset("scicar", "import", "--modality", f"atac={d / 'atac'}", "--modality", f"rna={d / 'rna'}",
+                               "--labels", d / "labels.csv", "--pairs", "by-name")
+        common = ["--set", "width=256", "--holdout", "split=test", "--epochs", self.o.epochs]
+        ways = {"published": ["--set", "w_anch=0.1"], "input_dropout=0.5": ["--set", "w_anch=100", "--set", "input_dropout=0.5"]}
+        for way, words in ways.items():
+            print(f"\n{way}\n\n| pairs | class accuracy, ATAC / RNA | head accuracy | knn@50, ATAC to RNA / back | FOSCTTM (l1) | "
+                  "the same of training cells: knn@50 | FOSCTTM |\n| --- | --- | --- | --- | --- | --- | --- |")
+            for share in ["0", "0.05", "0.25", "0.5", "1"]:
+                w = words if share != "0" else [x for x in words if not x.startswith("w_anch")]
+                w = [x for i, x in enumerate(w) if not (x == "--set" and (i + 1 == len(w) or w[i + 1] == "--set"))]
+                m = self.measured(f"scicar-{way}-{share}", dataset, [*common, *w, "--paired", share])
+                two = lambda a, b, end="": f"{cell(m, a + end)} / {cell(m, b + end)}"
+                print(f"| {round(100 * float(share))} % | {two('class_accuracy.atac', 'class_accuracy.rna')} | "
+                      f"{two('head_accuracy.atac', 'head_accuracy.rna')} | {two('knn_accuracy@50.atac_to_rna', 'knn_accuracy@50.rna_to_atac')} | "
+                      f"{cell(m, 'foscttm_l1')} | {two('knn_accuracy@50.atac_to_rna', 'knn_accuracy@50.rna_to_atac', '.train')} | "
+                      f"{cell(m, 'foscttm_l1.train')} |", flush=True)
+
+    def simulated(self):
+        print("\n| class | AUC of translated images | AUC of translated expression | the same of training cells |\n| --- | --- | --- | --- |")
+        for way in ["conditional", "head", "none"]:
+            rows = []
+            for seed in range(1, self.o.seeds + 1):
+                dataset = self.dataset(f"nuclei-{seed}", "simulate", "nuclei", "--seed", seed)
+                out = self.scratch / f"simulated-{way}-seed={seed}"
+                if not (out / "metrics.json").exists():
+                    run(self.o.couplet, "train", "cross-modal", dataset, "--out", out, "--seed", seed, "--device", "cpu", "--threads",
+                        self.o.threads, "--holdout", "0.2", "--set", f"class={way}")
+                    run(self.o.couplet, "evaluate", out, "--device", "cpu", "--labels", "chromatin")
+                rows.append(json.loads((out / "metrics.json").read_text()))
+            keys = ["forest_auc.rna_to_image", "forest_auc.image_to_rna"]
+            each = [", ".join(f"{m[k]:.3f}" for m in rows) for k in [*keys, *(k + ".train" for k in keys)]]
+            print(f"| `{way}` | {each[0]} | {each[1]} | {each[2]}; {each[3]} |", flush=True)
+
+    def nuclei(self):
+        d = self.data / "nuclei"
+        dataset = self.dataset("nuclei", "import", "--modality", f"image={d / 'images.npy'}", "--modality", f"features={d / 'features.csv'}",
+                               "--pairs", "by-row")
+        words = ["--holdout", "0.2", "--set", "channels=16,32,64,128,128", "--set", "width=128", "--latent", "32", "--set", "disc_width=128",
+                 "--set", "w_anch=10", "--set", "train_image=true", "--set", "pretrain_epochs=200", "--set", "pretrain_batch=32", "--epochs", "400"]
+        m = self.measured("nuclei-real", dataset, words)
+        for key in ["pearson.image_to_features", "pearson.image_to_features.median", "pearson.features_to_image", "cross_mse.image_to_features",
+                    "cross_mse.features_to_image", "recon_mse.image", "pearson.image_to_features.knn", "foscttm"]:
+            print(f"{key}: {cell(m, key)}")
+
+
+def cell(metrics, key):
+    values = [m[key] for m in metrics if key in m]
+    if not values:
+        return "-"
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.3f} ± {spread:.3f}"
+
+
+def main():
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument("data")
+    a.add_argument("scratch")
+    a.add_argument("parts", nargs="*", choices=["pairs", "nuclei", "simulated", []], default=[])
+    a.add_argument("--seeds", type=int, default=3)
+    a.add_argument("--epochs", type=int, default=100)
+    a.add_argument("--threads", type=int, default=2)
+    a.add_argument("--couplet", default="couplet")
+    o = a.parse_args()
+    lab = Lab(o)
+    for part in o.parts or ["pairs", "simulated", "nuclei"]:
+        getattr(lab, part)()
+
+
+if __name__ == "__main__":
+    main()
