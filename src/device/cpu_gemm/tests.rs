@@ -42,7 +42,7 @@ fn products_match_f64_on_every_machine_layout_and_edge() {
         [7, 24, 513],
         [100, 52, 61],
         // Large enough for blocks of A, of one height and of two.
-        [70, 203, 1000],
+        [300, 203, 260],
         [523, 130, 270],
     ];
     for (machine, run) in machines() {
