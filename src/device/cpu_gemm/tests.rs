@@ -59,7 +59,7 @@ fn products_match_f64_on_every_machine_layout_and_edge() {
                         &|_, _| {},
                     );
                     // k roundings, each of half an ulp of a partial sum, which is of the size of the result or of √k: about ε·√k of it.
-                    let tolerance = 8.0 * f32::EPSILON as f64 * (k as f64).sqrt().max(1.0);
+                    let tolerance = 4.0 * f32::EPSILON as f64 * (k as f64).sqrt().max(1.0);
                     for (e, want) in exact(layout, [m, n, k], &a, &b).into_iter().enumerate() {
                         let want = want + if add { before[e] as f64 } else { 0.0 };
                         assert!(
