@@ -88,12 +88,14 @@ impl Triplets {
     }
 
     /// For entries that are quick to read: up to `times` ranges of up to `budget` entries are each picked out of all of them.
+    #[cfg(any(test, feature = "hdf5"))]
     pub fn reading_again(mut self, times: usize, budget: u64) -> Triplets {
         (self.rereads, self.budget) = (times, budget);
         self
     }
 
     /// How many entries each cell has, where that is known and the first pass can be spared; they are not in the order of the cells.
+    #[cfg(any(test, feature = "hdf5"))]
     #[track_caller]
     pub fn counted(&mut self, counts: Vec<u32>) {
         assert_eq!(counts.len(), self.counts.len(), "counted: a count a cell");
