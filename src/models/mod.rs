@@ -176,6 +176,11 @@ pub trait Model: Send {
     /// The width of the code.
     fn latent(&self) -> usize;
 
+    /// The spaces that the code is put together of, as named ranges of its columns; none where it is one.
+    fn spaces(&self) -> Vec<(&'static str, std::ops::Range<usize>)> {
+        Vec::new()
+    }
+
     /// The fewest cells that a minibatch may have.
     fn smallest_batch(&self) -> usize;
 

@@ -451,7 +451,8 @@ impl<'a> Training<'a> {
         }
         self.run.save_model(&tensors, &serde_json::json!({ "model": self.request.model.name }))?;
         for (m, modality) in dataset.modalities().iter().enumerate() {
-            let mut out = self.run.write_embedding(modality.name(), modality.cell_ids(), self.session.model.latent())?;
+            let model = &self.session.model;
+            let mut out = self.run.write_embedding(modality.name(), modality.cell_ids(), model.latent(), &model.spaces())?;
             let all: Vec<u32> = (0..modality.cells() as u32).collect();
             self.session.embed(dataset, m, &all, &mut |_, z| out.row(&[], z))?;
             out.commit()?;
