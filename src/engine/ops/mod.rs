@@ -112,6 +112,8 @@ mod tests {
         let [blended, _] = s.blend([z, carried], Var::NONE, inverses[0], 0.5);
         let more = [s.kl(a, b), s.mean_square(c, z), s.mean_square(blended, a)];
         let part = s.rows_part(a, 1, rows - 1);
+        let part = s.scaled(part, 0.5);
+        let part = s.columns_part(part, 0, p);
         let classes = s.constant([rows - 1, 1], &[1.0; 8]);
         let code = s.one_hot(classes, 2, 2);
         let wide = s.beside(part, code);
