@@ -4,6 +4,7 @@
 //! [`crate::metrics`]; here is which cells, pairs and values they are computed on.
 
 mod phenotype;
+mod spaces;
 
 use super::session::Session;
 use super::trained::Trained;
@@ -30,6 +31,7 @@ impl Trained {
     pub fn evaluate(&mut self, dataset: &Dataset, labels: Option<&str>) -> Result<Metrics> {
         let split = self.split(dataset)?;
         let latent = self.latent(dataset)?;
+        let asked = labels;
         let column = labels.or(self.config.labels.as_deref()).or(dataset.default_label());
         let labels = column.map(|c| dataset.label(c)).transpose()?;
         let seed = self.config.seed;
@@ -66,6 +68,8 @@ impl Trained {
                 f1_of_features(session, dataset, labels, &split, seed, &mut metrics)?;
             }
         }
+        self.measure_spaces(dataset, asked, &embeddings, &split, &mut metrics)?;
+        let session = self.session(dataset)?;
         let held_out = split.held.iter().flatten().any(|&h| h);
         for (wanted, suffix) in [(held_out, ""), (false, ".train")].into_iter().take(1 + usize::from(held_out)) {
             let mut part =
