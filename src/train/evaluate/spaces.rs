@@ -154,11 +154,8 @@ mod tests {
         assert!(apart.unwrap() > 0.8 && explained.unwrap() > 0.95, "{apart:?} {explained:?}");
         assert!(matches!(told(&code, &column(&["x", "y"]), false), [Some(_), None]));
         assert_eq!(told(&code, &column(&["-1", "1"]), true), [None, None], "nothing is held out");
-        let many = Labels {
-            column: "t".into(),
-            classes: (0..n).map(|i| i.to_string()).collect(),
-            rows: vec![(0..n as u32).map(Some).collect()],
-        };
+        let many =
+            Labels { column: "t".into(), classes: (0..n).map(|i| i.to_string()).collect(), rows: vec![(0..n as u32).map(Some).collect()] };
         assert!(matches!(told(&code, &many, false), [None, Some(_)]));
     }
 }
