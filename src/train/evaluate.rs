@@ -3,6 +3,7 @@
 //! Errors are in the standardised units of the training cells, so that predicting the mean scores 1. The metrics themselves are in
 //! [`crate::metrics`]; here is which cells, pairs and values they are computed on.
 
+mod classifier;
 mod phenotype;
 mod spaces;
 

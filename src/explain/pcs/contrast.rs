@@ -98,7 +98,7 @@ fn scatter([n, sum, square]: One) -> f64 {
 }
 
 /// The q and the effect of every feature of `group` against the two others; `None` with fewer than two cells on a side.
-fn contrast(groups: &[Sums; 3], group: usize, effect: Effect) -> Option<Vec<(f64, f64)>> {
+fn contrast(groups: [&Sums; 3], group: usize, effect: Effect) -> Option<Vec<(f64, f64)>> {
     let others = (0..3).filter(|&g| g != group).map(|g| groups[g].cells).sum::<usize>();
     if groups[group].cells < 2 || others < 2 {
         return None;
@@ -157,7 +157,7 @@ impl Tally {
     }
 
     /// Adds a split's groups, of training cells and of test cells; `sweep` is the lowest and the highest threshold.
-    pub fn add(&mut self, training: &[Sums; 3], test: &[Sums; 3], effect: Effect, sweep: [f64; 2]) {
+    pub fn add(&mut self, training: [&Sums; 3], test: [&Sums; 3], effect: Effect, sweep: [f64; 2]) {
         for group in 0..GROUPS.len() {
             let (Some(a), Some(b)) = (contrast(training, group, effect), contrast(test, group, effect)) else { continue };
             self.splits[group] += 1;
@@ -190,21 +190,21 @@ mod tests {
         // scipy.stats.ttest_ind([1, 2, 3, 4], [2, 4, 6, 8, 11], equal_var=False), the five in two groups; one feature, so q is p.
         let groups =
             [sums(&[vec![1.0], vec![2.0], vec![3.0], vec![4.0]]), sums(&[vec![2.0], vec![4.0]]), sums(&[vec![6.0], vec![8.0], vec![11.0]])];
-        let (q, fold) = contrast(&groups, 0, Effect::Fold).unwrap()[0];
+        let (q, fold) = contrast(groups.each_ref(), 0, Effect::Fold).unwrap()[0];
         assert!((q - 0.077_330_459_718_477_86).abs() < 1e-12, "{q:.17}");
         assert!((fold - (2.5f64 / 6.2).log2()).abs() < 1e-9, "{fold}");
-        let (_, fold) = contrast(&groups, 0, Effect::FoldOfLog1p).unwrap()[0];
+        let (_, fold) = contrast(groups.each_ref(), 0, Effect::FoldOfLog1p).unwrap()[0];
         assert!((fold - (2.5f64.exp_m1() / 6.2f64.exp_m1()).log2()).abs() < 1e-9, "{fold}");
         // numpy.std([1, 2, 3, 4, 2, 4, 6, 8, 11], ddof=1)
-        let (_, size) = contrast(&groups, 0, Effect::Difference).unwrap()[0];
+        let (_, size) = contrast(groups.each_ref(), 0, Effect::Difference).unwrap()[0];
         assert!((size - (2.5 - 6.2) / 3.244_653_722_321_964_5).abs() < 1e-9, "{size}");
-        assert!(contrast(&[sums(&[vec![1.0]]), groups[1].clone(), groups[2].clone()], 0, Effect::Fold).is_none());
+        assert!(contrast([&sums(&[vec![1.0]]), &groups[1], &groups[2]], 0, Effect::Fold).is_none());
     }
 
     #[test]
     fn constant_and_missing_values_decide_nothing() {
         let constant = |n: usize| sums(&vec![vec![0.1, f32::NAN, 1e6]; n]);
-        let told = contrast(&[constant(3), constant(7), constant(11)], 2, Effect::Difference).unwrap();
+        let told = contrast([&constant(3), &constant(7), &constant(11)], 2, Effect::Difference).unwrap();
         assert_eq!(told, [(1.0, 0.0); 3]);
         let some = sums(&[vec![f32::NAN], vec![2.0], vec![4.0]]);
         assert_eq!((some.cells(), some.mean(0)), (3, 3.0));
@@ -222,8 +222,8 @@ mod tests {
         let mut folds = Vec::new();
         for _ in 0..4 {
             let [training, test] = [(); 2].map(|()| [group(3.0), group(1.0), group(1.0)]);
-            tally.add(&training, &test, Effect::Fold, [1.2, 8.0]);
-            folds.push([&training, &test].map(|g| contrast(g, 0, Effect::Fold).unwrap()[0].1).into_iter().fold(f64::MAX, f64::min).exp2());
+            tally.add(training.each_ref(), test.each_ref(), Effect::Fold, [1.2, 8.0]);
+            folds.push([&training, &test].map(|g| contrast(g.each_ref(), 0, Effect::Fold).unwrap()[0].1).into_iter().fold(f64::MAX, f64::min).exp2());
         }
         assert_eq!(tally.splits, [4; 3]);
         assert_eq!((tally.found[0][0].count, tally.found[0][1].count), (4, 0));
