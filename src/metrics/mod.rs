@@ -101,7 +101,11 @@ pub const METRICS: &[Metric] = &[
     metric("r2.TYPE.specific.A", Neither, "the same of the space that is A's alone"),
     metric("r2.TYPE.table.shared", Neither, "the same of the learned shared table"),
     metric("r2.TYPE.table.specific.A", Neither, "the same of A's learned table"),
-    metric("classifier_accuracy.shared.A", Higher, "labels by a small network on the shared part of A's codes, on cells that it has not seen"),
+    metric(
+        "classifier_accuracy.shared.A",
+        Higher,
+        "labels by a small network on the shared part of A's codes, on cells that it has not seen",
+    ),
     metric("classifier_accuracy.specific.A", Neither, "the same on the part that is A's alone"),
     metric("classifier_accuracy.full.A", Higher, "the same on all of A's code"),
     metric("classifier_accuracy.chance", Neither, "baseline: the same from shuffled labels"),

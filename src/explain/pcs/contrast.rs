@@ -223,7 +223,13 @@ mod tests {
         for _ in 0..4 {
             let [training, test] = [(); 2].map(|()| [group(3.0), group(1.0), group(1.0)]);
             tally.add(training.each_ref(), test.each_ref(), Effect::Fold, [1.2, 8.0]);
-            folds.push([&training, &test].map(|g| contrast(g.each_ref(), 0, Effect::Fold).unwrap()[0].1).into_iter().fold(f64::MAX, f64::min).exp2());
+            folds.push(
+                [&training, &test]
+                    .map(|g| contrast(g.each_ref(), 0, Effect::Fold).unwrap()[0].1)
+                    .into_iter()
+                    .fold(f64::MAX, f64::min)
+                    .exp2(),
+            );
         }
         assert_eq!(tally.splits, [4; 3]);
         assert_eq!((tally.found[0][0].count, tally.found[0][1].count), (4, 0));

@@ -113,14 +113,7 @@ pub(super) fn interpret(
 }
 
 /// The groups of a split: component by component, of training cells and then of test cells.
-fn groups_of(
-    codes: Matrix<'_>,
-    reference: &Pca,
-    k: usize,
-    spec: &Spec,
-    split: u32,
-    features: usize,
-) -> Vec<Accumulator> {
+fn groups_of(codes: Matrix<'_>, reference: &Pca, k: usize, spec: &Spec, split: u32, features: usize) -> Vec<Accumulator> {
     let n = codes.rows();
     let order = rng::permutation(n, spec.seed, SPLITS, split);
     let test = (spec.test * n as f64) as usize;
