@@ -49,7 +49,7 @@ width = 64
 shared_decoders = false
 loss = \"mse\"
 batch_size = 200
-epochs1 = 240
+epochs = 240
 epochs2 = 60
 lr_tables = 0.02
 lr = 0.001
@@ -250,6 +250,6 @@ mod tests {
     #[test]
     fn the_settings_are_a_table_of_the_model() {
         let table: toml::Table = TRAIN.parse().unwrap();
-        assert_eq!(table["apollo"]["epochs1"].as_integer(), Some(240));
+        assert_eq!(table["apollo"]["epochs"].as_integer(), Some(240));
     }
 }
