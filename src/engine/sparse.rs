@@ -26,6 +26,8 @@ pub struct SparseRows {
     pub base: Var,
     /// Columns.
     pub features: usize,
+    /// Entries of the fullest row, or more: what room a minibatch may need, whichever rows are in it.
+    pub most: usize,
 }
 
 /// What a term's values are multiplied by.
@@ -56,12 +58,12 @@ pub(super) struct Sparse {
 }
 
 impl Step {
-    /// Room for rows with up to `entries` non-zeros in all, to be written by [`Step::write_sparse`].
-    pub fn sparse_resident(&mut self, rows: usize, entries: usize, features: usize) -> Result<SparseRows> {
+    /// Room for rows with up to `entries` non-zeros in all and `most` in one, to be written by [`Step::write_sparse`].
+    pub fn sparse_resident(&mut self, [rows, features]: [usize; 2], entries: usize, most: usize) -> Result<SparseRows> {
         let starts = self.resident([1, rows + 1])?;
         // One more: what is empty has no address.
         let (columns, values) = (self.resident([1, entries + 1])?, self.resident([1, entries + 1])?);
-        Ok(SparseRows { starts, columns, values, order: Var::NONE, base: Var::NONE, features })
+        Ok(SparseRows { starts, columns, values, order: Var::NONE, base: Var::NONE, features, most })
     }
 
     /// Writes non-zeros from row `row` and entry `entry` on; `starts` counts from entry 0 of all and has an end besides.

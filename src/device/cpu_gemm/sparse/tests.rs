@@ -40,7 +40,7 @@ struct Made {
 impl Made {
     fn of(shape: [usize; 2], terms: &[(&Sample, f32)]) -> Made {
         let n = terms.iter().map(|t| t.0.columns.len()).sum();
-        let (mut starts, mut at, mut values) = (vec![0; starts_by_row(shape)], vec![0; n], vec![0.0; n]);
+        let (mut starts, mut at, mut values) = (vec![9; starts_by_row(shape)], vec![0; n], vec![0.0; n]);
         let row = |b: usize, t: usize| -> Row {
             let (s, scale) = terms[t];
             (&s.columns[s.starts[b]..s.starts[b + 1]], &s.values[s.starts[b]..s.starts[b + 1]], scale)
@@ -92,7 +92,10 @@ fn products_match_f64_at_every_edge_with_and_without_a_base_and_of_two_terms() {
                 for (e, dw) in dw.iter().enumerate() {
                     let (h, c) = (e / columns, e % columns);
                     let want = f64::from(u8::from(add)) + (0..rows).map(|r| x(r, c) * f64::from(dy[r * outs + h])).sum::<f64>();
-                    assert!((f64::from(*dw) - want).abs() <= 1e-5 * want.abs().max(1.0), "[{rows}, {columns}, {outs}] {e}: {dw} for {want}");
+                    assert!(
+                        (f64::from(*dw) - want).abs() <= 1e-5 * want.abs().max(1.0),
+                        "[{rows}, {columns}, {outs}] {e}: {dw} for {want}"
+                    );
                 }
             }
         }
@@ -136,9 +139,11 @@ fn times_of_sparse_beside_dense_products() {
         all[3]
     };
     let threads = rayon::current_num_threads();
-    for ([rows, columns, outs], shares) in
-        [([1024, 2000, 1024], &[0.05f32, 0.1, 0.15, 0.2, 0.3, 0.5][..]), ([512, 58170, 1024], &[0.04, 0.08]), ([100, 1252, 50], &[0.1, 0.2])]
-    {
+    for ([rows, columns, outs], shares) in [
+        ([1024, 2000, 1024], &[0.05f32, 0.1, 0.15, 0.2, 0.3, 0.5][..]),
+        ([512, 58170, 1024], &[0.04, 0.08]),
+        ([100, 1252, 50], &[0.1, 0.2]),
+    ] {
         let (w, dy, base) = (noise(outs * columns, 3), noise(rows * outs, 5), noise(columns, 4));
         let (mut y, mut dw) = (vec![0.0; rows * outs], vec![0.0; outs * columns]);
         let x = sample([rows, columns], 0.5, 1).dense;
