@@ -233,21 +233,21 @@ pub fn ways(device: &Device, room: &mut usize, dataset: &Dataset, inputs: &[Inpu
     for (m, input) in dataset.modalities().iter().zip(inputs) {
         let possible = SparseInput::of(input, m);
         let dense = 4 * m.cells() * input.width();
-        let chosen = if settings.has("sparse") { settings.of("sparse", m.name())?.clone() } else { Value::Word("never".into()) };
-        let sparse = match (&chosen, possible) {
-            (Value::Auto, None) => None,
-            (Value::Auto, Some(possible)) => {
+        let chosen = if settings.has("sparse") { settings.of("sparse", m.name())?.word_or("auto")?.to_string() } else { "never".into() };
+        let sparse = match (chosen.as_str(), possible) {
+            ("auto", Some(possible)) => {
                 let share = m.facts().nonzeros as f64 / (m.cells() * m.features()).max(1) as f64;
                 let pays = share <= SPARSE && (matches!(device, Device::Cpu(_)) || dense > *room);
                 pays.then_some(possible)
             }
-            (chosen, possible) if chosen.word()? == "always" => Some(possible.ok_or_else(|| {
-                Error::usage(format!(
+            ("always", None) => {
+                return Err(Error::usage(format!(
                     "sparse.{}=always: its rows are not sparse after \"{}\" (stored densely, values missing, or steps that fill zeros in): leave it auto",
                     m.name(),
                     input.describe()
-                ))
-            })?),
+                )));
+            }
+            ("always", possible) => possible,
             _ => None,
         };
         if settings.has("sparse") {
