@@ -64,7 +64,7 @@ impl Loading {
     pub fn epoch(&mut self, stop: &AtomicBool) -> Result<bool> {
         self.epoch += 1;
         self.plan.shuffle(self.epoch);
-        self.feeds.set_order(&mut self.step, &self.plan)?;
+        self.feeds.set_order(&mut self.step, &self.plan, true)?;
         for start in (0..self.plan.steps()).map(|i| i * self.plan.batch()) {
             if stop.load(Ordering::Relaxed) {
                 return Ok(false);

@@ -126,11 +126,13 @@ impl Ahead {
         })
     }
 
-    /// Takes over an epoch's order, a source each, and starts to read its first minibatch of `rows`.
-    pub fn begin_epoch(&mut self, orders: Vec<Vec<u32>>, rows: usize) {
+    /// Takes over an epoch's order, a source each, and starts to read its first minibatch if that is known to be of so many rows.
+    pub fn begin_epoch(&mut self, orders: Vec<Vec<u32>>, first: Option<usize>) {
         self.orders = Arc::new(orders);
         self.epoch += 1;
-        self.ask([0, rows]);
+        if let Some(rows) = first {
+            self.ask([0, rows]);
+        }
     }
 
     /// Hands the rows of the slots `start .. start + rows` to `use_of`, a source each, and has the following ones read meanwhile.
@@ -192,6 +194,64 @@ impl Drop for Ahead {
         if let Some(thread) = self.thread.take() {
             // A panic in it has been or will be told by whoever waits for its rows.
             let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::formats::{ModalitySource, RowsAre};
+    use crate::data::import::{ImportSpec, import};
+    use crate::data::preprocess::{Preprocess, Recipe};
+    use crate::data::{Dataset, Hooks};
+
+    /// Cell 2 has a negative value, which the recipe refuses.
+    fn source(dir: &std::path::Path) -> Source {
+        let file = dir.join("x.csv");
+        std::fs::write(&file, "cell,a,b\nu,1,5\nv,3,5\nw,-1,4\nt,2,2\n").unwrap();
+        let modalities = vec![ModalitySource { name: "x".into(), file, key: None }];
+        import(&ImportSpec { modalities, rows: Some(RowsAre::Cells), ..Default::default() }, &dir.join("d"), &mut Hooks::default())
+            .unwrap();
+        let d = Dataset::open(&dir.join("d")).unwrap();
+        let input = Input::of(Preprocess::fit(d.modality(0), &[0, 1], &Recipe::parse("log2p1").unwrap()).unwrap(), None);
+        Source::dense(d.modality(0), &input)
+    }
+
+    fn taken(ahead: &mut Ahead, slots: [usize; 2]) -> Result<Vec<f32>> {
+        let mut values = Vec::new();
+        ahead.take(slots, |batch| {
+            if let Rows::Dense(v) = &batch[0] {
+                values.extend_from_slice(v);
+            }
+            Ok(())
+        })?;
+        Ok(values)
+    }
+
+    #[test]
+    fn an_error_comes_with_the_step_that_needs_the_row_and_not_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ahead = Ahead::new(vec![source(dir.path())]).unwrap();
+        ahead.begin_epoch(vec![vec![0, 1, 2, 3]], Some(1));
+        assert_eq!(taken(&mut ahead, [0, 1]).unwrap(), [1.0, 6f32.log2()]);
+        // Slot 2 is asked for by now, and thrown away.
+        taken(&mut ahead, [1, 1]).unwrap();
+        assert_eq!(taken(&mut ahead, [3, 1]).unwrap()[0], 3f32.log2());
+        let e = taken(&mut ahead, [2, 1]).unwrap_err();
+        assert!(e.exit_code() == 2 && e.to_string().contains("cell \"w\", feature \"a\""), "{e}");
+        ahead.begin_epoch(vec![vec![3, 0, 1]], None);
+        assert_eq!(taken(&mut ahead, [0, 2]).unwrap()[0], 3f32.log2(), "another epoch's order");
+    }
+
+    #[test]
+    fn it_ends_whatever_is_under_way() {
+        let dir = tempfile::tempdir().unwrap();
+        for steps in 0..3 {
+            let mut ahead = Ahead::new(vec![source(dir.path())]).unwrap();
+            std::fs::remove_dir_all(dir.path().join("d")).unwrap();
+            ahead.begin_epoch(vec![vec![0, 1, 3, 0, 1, 3]], Some(2));
+            (0..steps).for_each(|k| drop(taken(&mut ahead, [2 * k, 2]).unwrap()));
         }
     }
 }

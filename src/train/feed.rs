@@ -129,15 +129,15 @@ impl Feeds {
         self.each.is_empty()
     }
 
-    /// Takes over an epoch's order.
-    pub fn set_order(&mut self, s: &mut Step, plan: &Plan) -> Result<()> {
+    /// Takes over an epoch's order. `whole`: the epoch will be gone through from its start in the plan's minibatches.
+    pub fn set_order(&mut self, s: &mut Step, plan: &Plan, whole: bool) -> Result<()> {
         for feed in self.each.iter().filter(|f| f.staged.is_none()) {
             let (Place::Dense { order, .. } | Place::Sparse(SparseRows { order, .. })) = feed.place;
             s.upload(order, plan.order(feed.modality))?;
         }
         if let Some(ahead) = &mut self.ahead {
             let staged = self.each.iter().filter(|f| f.staged.is_some());
-            ahead.begin_epoch(staged.map(|f| plan.order(f.modality).to_vec()).collect(), plan.batch());
+            ahead.begin_epoch(staged.map(|f| plan.order(f.modality).to_vec()).collect(), whole.then(|| plan.batch()));
         }
         Ok(())
     }
@@ -273,4 +273,95 @@ fn available_memory() -> usize {
     let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
     let kib = line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<usize>().ok());
     kib.map_or(4 << 30, |k| k * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Hooks;
+    use crate::data::preprocess::{Preprocess, Recipe};
+    use crate::data::simulate::{SimulateSpec, simulate};
+    use crate::engine::Precision;
+
+    fn atlas(dir: &std::path::Path) -> Dataset {
+        let spec = SimulateSpec { recipe: "atlas", cells: Some(70), seed: 2, like: Some("multiome"), features: &[60, 50] };
+        simulate(&spec, &dir.join("d"), &mut Hooks::default()).unwrap();
+        Dataset::open(&dir.join("d")).unwrap()
+    }
+
+    /// Two modalities: all features standardised, and some of the other.
+    fn inputs(d: &Dataset) -> Vec<Input> {
+        let rows: Vec<u32> = (0..d.modality(0).cells() as u32).collect();
+        let fit = |m: usize, recipe: &str| Preprocess::fit(d.modality(m), &rows, &Recipe::parse(recipe).unwrap()).unwrap();
+        vec![Input::of(fit(0, "counts10k-log1p,standardise,clip10"), None), Input::of(fit(1, "log1p"), Some(vec![3, 40, 7, 9]))]
+    }
+
+    /// Every minibatch that is asked for, written out: in order, again from the start, of other sizes, of another epoch.
+    fn minibatches(d: &Dataset, resident: bool, sparse: bool) -> Vec<Vec<f32>> {
+        let mut s = Step::new(Device::cpu(), 1, Precision::F32).unwrap();
+        let mut inputs = inputs(d);
+        let of = |(m, input)| Way { resident, sparse: sparse.then(|| SparseInput::of(input, d.modality(m)).unwrap()) };
+        let ways = inputs.iter().enumerate().map(of).collect();
+        let rows: Vec<u32> = (0..70).collect();
+        let mut plan = Plan::new(3, 16, vec![rows.clone(), rows], Vec::new());
+        let mut feeds = Feeds::new(&mut s, d, &mut inputs, ways, plan.slots(), 16).unwrap();
+        let mut seen = Vec::new();
+        for epoch in 1..3 {
+            plan.shuffle(epoch);
+            feeds.set_order(&mut s, &plan, epoch == 1).unwrap();
+            for [start, rows] in [[0, 16], [16, 16], [0, 16], [32, 7], [39, 7], [48, 16]] {
+                feeds.stage(&mut s, start, rows).unwrap();
+                s.begin(true, 1, start).unwrap();
+                let mut x = [Var::NONE; 2];
+                feeds.minibatch(&mut s, rows, &mut x);
+                for x in x {
+                    assert_eq!(s.is_sparse(x), sparse);
+                    let x = s.dense(x);
+                    seen.push(s.download(x).unwrap());
+                }
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn a_minibatch_is_the_same_whole_or_read_ahead_and_sparse_or_dense_to_rounding() {
+        let dir = tempfile::tempdir().unwrap();
+        let d = atlas(dir.path());
+        let dense = minibatches(&d, true, false);
+        assert!(minibatches(&d, false, false) == dense, "read ahead");
+        let sparse = minibatches(&d, true, true);
+        assert!(minibatches(&d, false, true) == sparse, "read ahead as non-zeros");
+        let near =
+            |a: &Vec<f32>, b: &Vec<f32>| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-5 * b.abs().max(1.0));
+        assert!(sparse.iter().zip(&dense).all(|(a, b)| near(a, b)));
+        assert!(dense.iter().any(|x| x.iter().any(|v| *v != 0.0)));
+    }
+
+    #[test]
+    fn auto_goes_by_zeros_and_device_and_writes_down_what_it_chose() {
+        let dir = tempfile::tempdir().unwrap();
+        let d = atlas(dir.path());
+        let names: Vec<String> = d.modalities().iter().map(|m| m.name().to_string()).collect();
+        let spec = &crate::models::coupled::SPEC;
+        let chosen = |device: &Device, mut room: usize, flags: &[&str]| {
+            let mut settings = Settings::new(spec.name, spec.options, &names).unwrap();
+            settings.apply_flags(&flags.iter().map(|f| f.to_string()).collect::<Vec<_>>()).unwrap();
+            let ways = ways(device, &mut room, &d, &inputs(&d), &mut settings).unwrap();
+            let word = |m: usize| settings.of("sparse", &names[m]).unwrap().word().unwrap().to_string();
+            (0..2).map(|m| (ways[m].sparse.is_some(), ways[m].resident, word(m))).collect::<Vec<_>>()
+        };
+        let always = chosen(&Device::cpu(), 1 << 20, &["sparse=always"]);
+        assert_eq!(always, [(true, true, "always".to_string()), (true, true, "always".to_string())]);
+        let share = |m: usize| d.modality(m).facts().nonzeros as f64 / (70 * d.modality(m).features()) as f64;
+        let auto: Vec<bool> = chosen(&Device::cpu(), 1 << 20, &[]).iter().map(|c| c.0).collect();
+        assert_eq!(auto, [share(0) <= SPARSE, share(1) <= SPARSE]);
+        #[cfg(feature = "emulated")]
+        {
+            let on_kernels = |room: usize| chosen(&Device::emulated(1), room, &[]).iter().map(|c| c.0).collect::<Vec<_>>();
+            assert_eq!((on_kernels(1 << 20), on_kernels(0)), (vec![false; 2], auto), "where it fits densely it goes so");
+        }
+        let streamed = chosen(&Device::cpu(), 0, &["sparse=never"]);
+        assert_eq!(streamed, [(false, false, "never".to_string()), (false, false, "never".to_string())]);
+    }
 }

@@ -126,7 +126,7 @@ impl Stepper {
 
     /// Takes over an epoch's order and weights, for training or for held-out cells.
     pub fn begin_epoch(&mut self, s: &mut Step, plan: &Plan, training: bool) -> Result<()> {
-        self.feeds.set_order(s, plan)?;
+        self.feeds.set_order(s, plan, training)?;
         // Held-out cells are in no correspondence.
         if let Some(blocks) = self.blocks.as_mut().filter(|_| training) {
             blocks.set_order(s, plan)?;
