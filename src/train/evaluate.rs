@@ -29,9 +29,10 @@ impl Trained {
     /// Measures the run on a dataset; `labels` names a column, else the run's, else the dataset's default.
     pub fn evaluate(&mut self, dataset: &Dataset, labels: Option<&str>) -> Result<Metrics> {
         let split = self.split(dataset)?;
+        let latent = self.latent(dataset)?;
         let column = labels.or(self.config.labels.as_deref()).or(dataset.default_label());
         let labels = column.map(|c| dataset.label(c)).transpose()?;
-        let (latent, seed) = (self.latent(), self.config.seed);
+        let seed = self.config.seed;
         let learnt = self.classes_learnt(column);
         // The model's features are the same in both modalities.
         let common = self.settings().has("n_top_genes");

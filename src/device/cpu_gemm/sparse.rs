@@ -84,17 +84,11 @@ impl<'a> Panels<'a> {
         let starts = &*starts;
         by_panels(0..panels, rows, starts, at, values, &|some, at, values| {
             let base = starts[some.start * rows] as usize;
-            let mut next = base;
-            each_run(rows, terms, row, some.start, some.len(), |p, b, columns, v, scale| {
-                let place = &mut next;
-                let first = starts[(some.start + p) * rows + b] as usize;
-                // A second term's entries follow the first's.
-                *place = if *place > first && *place <= starts[(some.start + p) * rows + b + 1] as usize { *place } else { first };
-                let from = ((some.start + p) * COLS) as u32;
-                let to = *place - base..*place - base + columns.len();
+            each_run(rows, terms, row, some.start, some.len(), |p, b, columns, v, (before, scale)| {
+                let first = starts[(some.start + p) * rows + b] as usize - base + before;
+                let (from, to) = (((some.start + p) * COLS) as u32, first..first + columns.len());
                 at[to.clone()].iter_mut().zip(columns).for_each(|(at, c)| *at = c - from);
                 values[to].iter_mut().zip(v).for_each(|(to, v)| *to = scale * v);
-                *place += columns.len();
             });
         });
         Panels { shape, starts, at, values }
@@ -118,15 +112,15 @@ impl<'a> Panels<'a> {
     }
 }
 
-/// Calls `f(panel - first, row, columns, values, scale)` for the entries of every row and term in each of `count` panels from `first`, row by
-/// row, panel by panel, term by term.
+/// Calls `f(panel - first, row, columns, values, (before, scale))` for the entries of every row and term in each of `count` panels from `first`,
+/// row by row, panel by panel, term by term; `before` of the run came from the term before.
 fn each_run<'r>(
     rows: usize,
     terms: usize,
     row: &impl Fn(usize, usize) -> Row<'r>,
     first: usize,
     count: usize,
-    mut f: impl FnMut(usize, usize, &[u32], &[f32], f32),
+    mut f: impl FnMut(usize, usize, &[u32], &[f32], (usize, f32)),
 ) {
     const MOST: usize = 2;
     assert!(terms <= MOST, "a minibatch has up to {MOST} terms");
@@ -138,12 +132,13 @@ fn each_run<'r>(
             *left = (&columns[skipped..], &values[skipped..], scale);
         }
         for p in 0..count {
-            let end = ((first + p + 1) * COLS) as u32;
+            let (end, mut before) = (((first + p + 1) * COLS) as u32, 0);
             for (columns, values, scale) in &mut left[..terms] {
                 // A row has a handful in a panel.
                 let n = columns.iter().position(|&c| c >= end).unwrap_or(columns.len());
                 if n > 0 {
-                    f(p, b, &columns[..n], &values[..n], *scale);
+                    f(p, b, &columns[..n], &values[..n], (before, *scale));
+                    before += n;
                     (*columns, *values) = (&columns[n..], &values[n..]);
                 }
             }
