@@ -5,6 +5,7 @@
 //! | `patchseq` | coupled | 1,252 genes and 54 electrophysiological features, 4 × 50 and 4 × 60 ELU, latent 3, minimum singular value |
 //! | `multiome` | jamie | 512 and 512 principal components of paired cells, latent 32, all four losses |
 //! | `skin` | scican | 2,000 genes of both modalities, 22 classes, all terms, batch norm over what passes together |
+//! | `skin-sparse` | scican | the same of 10 % and 5 % non-zeros |
 //! | `scicar` | cross-modal | 815 peaks and 2,613 genes, networks as wide as their features, three classes, no pairs |
 //! | `nuclei` | cross-modal | pretraining on images of 64 x 64, five convolutions of up to 1,024 channels, class head |
 //!
@@ -19,7 +20,7 @@ use crate::error::{Error, Result, nearest};
 use crate::models::settings::Settings;
 use crate::models::{self, Facts, Modality, Model};
 use crate::train::correspondence::{Blocks, Inferred};
-use crate::train::feed::Feed;
+use crate::train::feed::Feeds;
 use crate::train::labels::LabelFeed;
 use crate::train::stepper::{Stepper, Ways};
 use serde::Serialize;
@@ -40,6 +41,8 @@ pub struct Shape {
     pub paired: bool,
     /// Classes of the labels, 0 for none.
     pub classes: usize,
+    /// The share of values that are not zero, a modality each, where they are fed as non-zeros alone; empty where densely.
+    pub nonzeros: &'static [f32],
     /// The model's options, as after `--set`.
     pub options: &'static [&'static str],
 }
@@ -54,6 +57,7 @@ pub static SHAPES: &[Shape] = &[
         batch: [100, 100],
         paired: true,
         classes: 0,
+        nonzeros: &[],
         options: &[
             "hidden.a=50,50,50,50",
             "hidden.b=60,60,60,60",
@@ -76,6 +80,7 @@ pub static SHAPES: &[Shape] = &[
         batch: [512, 512],
         paired: true,
         classes: 0,
+        nonzeros: &[],
         options: &[],
     },
     Shape {
@@ -86,6 +91,7 @@ pub static SHAPES: &[Shape] = &[
         batch: [32, 32],
         paired: false,
         classes: 3,
+        nonzeros: &[],
         options: &[],
     },
     Shape {
@@ -96,6 +102,7 @@ pub static SHAPES: &[Shape] = &[
         batch: [32, 128],
         paired: false,
         classes: 2,
+        nonzeros: &[],
         options: &["class=head", "class_weights=4.5,0.5"],
     },
     Shape {
@@ -106,6 +113,18 @@ pub static SHAPES: &[Shape] = &[
         batch: [1024, 1024],
         paired: false,
         classes: 22,
+        nonzeros: &[],
+        options: &["bn=joint"],
+    },
+    Shape {
+        name: "skin-sparse",
+        model: "scican",
+        features: &[2000, 2000],
+        image: None,
+        batch: [1024, 1024],
+        paired: false,
+        classes: 22,
+        nonzeros: &[0.1, 0.05],
         options: &["bn=joint"],
     },
 ];
@@ -199,11 +218,19 @@ impl Bench {
         // Of several stages the first: the longest.
         let stage = model.stages().into_iter().next();
         let mut plan = stage.as_ref().map_or(model.sampling(), |stage| stage.sampling).plan(seed, batch, rows, units);
-        let mut feeds = Vec::new();
-        for (m, modality) in modalities.iter().enumerate() {
-            let values = init::uniform(seed, &modality.name, cells * modality.features, 2.0);
-            feeds.push(Feed::of_values(&mut step, m, modality.features, &values, plan.slots())?);
-        }
+        let filled = |(m, modality): (usize, &Modality)| {
+            let mut values = init::uniform(seed, &modality.name, cells * modality.features, 2.0);
+            let share = shape.nonzeros.get(m).copied();
+            if let Some(share) = share {
+                // Positive, as counts are.
+                let kept = init::uniform(seed, &format!("{}.kept", modality.name), values.len(), 1.0);
+                values.iter_mut().zip(kept).for_each(|(v, k)| *v = if k.abs() < share { v.abs() } else { 0.0 });
+            }
+            (modality.features, values, share.is_some())
+        };
+        let values: Vec<_> = modalities.iter().enumerate().map(filled).collect();
+        let feeds = Feeds::of_values(&mut step, &values, plan.slots())?;
+        drop(values);
         let blocks = match (spec.inference)(&settings, &modalities)? {
             None => None,
             Some(_) => {
@@ -227,7 +254,7 @@ impl Bench {
     pub fn one(&mut self) -> Result<()> {
         let start = self.number as usize % self.plan.steps() * self.plan.batch();
         self.number += 1;
-        self.stepper.step(&mut self.step, &*self.model, None, &self.plan, [self.number; 2], start)?;
+        self.stepper.step(&mut self.step, &*self.model, &self.plan, [self.number; 2], start)?;
         self.step.finish()
     }
 

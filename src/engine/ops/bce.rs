@@ -30,6 +30,7 @@ impl Step {
     #[track_caller]
     pub fn bce_with_logits(&mut self, x: Var, y: Var, weight: f32) -> Var {
         let [rows, cols] = self.dims(x);
+        let y = self.dense(y);
         assert_eq!(self.dims(y), [rows, cols], "bce_with_logits: x is [{rows}, {cols}], y is {:?}", self.dims(y));
         let (loss, totals, partial) = (self.alloc([1, 1]), self.alloc([1, 2]), self.alloc([rows, 2]));
         let over = 1.0 / (rows * cols).max(1) as f32;
