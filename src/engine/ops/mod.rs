@@ -154,6 +154,9 @@ mod tests {
         };
         let (one, two) = (rows_of(&mut s, 1), rows_of(&mut s, 2));
         let [one, two] = [one, two].map(|r| s.sparse(&r, rows));
+        let plain = super::sparse::testing::rows_of(&mut s, [rows, p], &values(rows * p, 8), Var::NONE);
+        let (target, logits) = (s.sparse(&plain, rows), s.leaf([rows, p], &[0.5; 36]));
+        s.bce_with_logits(logits, target, 3.0);
         let both = s.mix(one, two, knob);
         let y = s.linear(both, w, Var::NONE, Relu);
         let near = s.mean_square(y, both);
