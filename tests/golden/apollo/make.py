@@ -19,7 +19,7 @@ In a file
     order/E [slots]                 the cells of epoch E, from 0, both stages counted
     term/T/NAME                     every loss term of step T, from 1, both stages counted
     grad/P, grad/table.SPACE [N, d] gradients of the first step
-    one/P, two/P                    parameters, running statistics and tables after stage 1, and after stage 2
+    one/P, two/P                    after stage 1 what it moves, tables and running statistics included; after stage 2 the same
     held/NAME                       the held-out terms, after stage 2
     eval/code.NAME [HELD, d]        the held-out cells' codes: the shared space, and beside it the modality's own
     eval/self.NAME [HELD, F]        each modality's features decoded of its own code
@@ -46,7 +46,7 @@ IMAGES = dict(latent=3, latent_specific=2, channels="4,6", channels_specific=2, 
 TWO = dict(rna=9, atac=12)
 THREE = dict(rna=9, atac=12, protein=7)
 LOSSES = dict(rna=("bce", 3.5), atac=("mse", None), protein=("bce", 0.4))
-PICTURES = dict(dapi=[1, 16, 16], h2ax=[2, 8, 16])
+PICTURES = dict(dapi=[1, 16, 16], h2ax=[2, 8, 4])
 CASES = {
     "two": dict(of=TWO, cells=15, batch=6, options={}),
     "three-redundancy": dict(of=THREE, cells=15, batch=7, options=dict(norm="squared", redundancy=0.5)),
@@ -353,7 +353,7 @@ def compute(case):
                 for adam in m.adams[stage]:
                     adam.step()
             epoch += 1
-        put(("one", "two")[stage], m.values(True))
+        put(("one", "two")[stage], {k: v for k, v in m.values(True).items() if k.startswith("enc.") == (stage == 1)})
     m.training(False)
     held = slice(m.n - HELD, m.n)
     x = {name: x[held] for name, x in m.x.items()}
