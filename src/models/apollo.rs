@@ -33,7 +33,7 @@ mod redundancy;
 
 use super::settings::Settings;
 use super::{Losses, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stage, Stopping};
-use crate::engine::ops::activation::Activation::{Identity, Sigmoid};
+use crate::engine::ops::activation::Activation::{self, Identity, Sigmoid};
 use crate::engine::ops::batch_norm::BatchNormState;
 use crate::engine::ops::losses::MissingIn;
 use crate::engine::ops::tables::{Table, Untouched};
@@ -101,12 +101,25 @@ pub struct Apollo {
 }
 
 impl Likelihood {
+    /// What makes features of what the last layer of `decoder` gives: images are in [0, 1], and cross-entropy is of logits.
+    fn features(self, decoder: &Decoder) -> Activation {
+        match (self, decoder) {
+            (Likelihood::Bce(_), _) | (Likelihood::Mse, Decoder::Images(_)) => Sigmoid,
+            (Likelihood::Mse, Decoder::Features(..)) => Identity,
+        }
+    }
+
     /// Of the features that `decoder` makes of z.
     fn of(self, s: &mut Step, decoder: &Decoder, z: Var, x: Var) -> Var {
-        let y = decoder.forward(s, z, Identity);
         match self {
-            Likelihood::Bce(weight) => s.bce_with_logits(y, x, weight),
-            Likelihood::Mse => s.masked_mse(y, x, Var::NONE, MissingIn::All),
+            Likelihood::Bce(weight) => {
+                let logits = decoder.forward(s, z, Identity);
+                s.bce_with_logits(logits, x, weight)
+            }
+            Likelihood::Mse => {
+                let y = decoder.forward(s, z, self.features(decoder));
+                s.masked_mse(y, x, Var::NONE, MissingIn::All)
+            }
         }
     }
 }
@@ -260,7 +273,7 @@ impl Apollo {
     }
 
     fn features(&self, s: &mut Step, arm: &Arm, decoder: &Decoder, z: Var) -> Var {
-        decoder.forward(s, z, if matches!(arm.likelihood, Likelihood::Bce(_)) { Sigmoid } else { Identity })
+        decoder.forward(s, z, arm.likelihood.features(decoder))
     }
 }
 
