@@ -282,12 +282,7 @@ impl Case {
             let cross = model.decode_other(s, m, codes[(m + names.len() - 1) % names.len()]);
             for (what, v) in [("code", codes[m]), ("self", own), ("cross", cross)] {
                 let expected = self.values(&format!("eval/{what}.{name}"));
-                self.close(
-                    &format!("{what}.{name}"),
-                    &s.download(v).expect("a matrix"),
-                    expected,
-                    1e-4 * norm(expected.iter().copied()),
-                );
+                self.close(&format!("{what}.{name}"), &s.download(v).expect("a matrix"), expected, 1e-4 * norm(expected.iter().copied()));
             }
         }
     }
