@@ -7,6 +7,7 @@
 
 mod moments;
 mod recipe;
+mod sparse;
 
 use super::dataset::Modality;
 use crate::error::{Error, Result};
@@ -242,7 +243,7 @@ mod tests {
     use crate::data::hooks::Hooks;
     use crate::data::import::{ImportSpec, import};
 
-    fn dataset(name: &str, content: &str) -> (tempfile::TempDir, Dataset) {
+    pub(super) fn dataset(name: &str, content: &str) -> (tempfile::TempDir, Dataset) {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(name);
         std::fs::write(&file, content).unwrap();

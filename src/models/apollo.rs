@@ -14,6 +14,7 @@
 //! | E_m | encoders with a head a space | `enc.NAME` |
 //! | l_m | weighted cross-entropy of logits, or mean squared error | `recon.NAME`, `recon.NAME.shared` |
 //! | λ | penalty of the vectors' length | `penalty.SPACE` |
+//! | ρ | squared correlations of two spaces, not in the paper and off by default (see `redundancy`) | `redundancy.SPACE_SPACE` |
 //!
 //! A code is the shared space's columns and then the modality's own. A translation decodes the shared ones alone, by D' (or by D with
 //! zeros beside them, without D'). Held-out cells have no vectors: their loss is that of decoding what the encoders say, in stage 2, by which
@@ -25,12 +26,14 @@
 //!
 //! Limitations: cells that some modality lacks take no part in the training; no missing values.
 
+mod images;
 mod networks;
 mod options;
+mod redundancy;
 
 use super::settings::Settings;
 use super::{Losses, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stage, Stopping};
-use crate::engine::ops::activation::Activation::{Identity, Sigmoid};
+use crate::engine::ops::activation::Activation::{self, Identity, Sigmoid};
 use crate::engine::ops::batch_norm::BatchNormState;
 use crate::engine::ops::losses::MissingIn;
 use crate::engine::ops::tables::{Table, Untouched};
@@ -38,7 +41,8 @@ use crate::engine::optim::{AdamSettings, Rule};
 use crate::engine::params::{Group, init};
 use crate::engine::{Step, Var, Weight};
 use crate::error::Result;
-use networks::{Decoder, Encoder};
+use networks::{Decoder, Encoder, Plan};
+use redundancy::Redundancy;
 
 /// The row of [`MODELS`](super::MODELS).
 pub const SPEC: ModelSpec = ModelSpec {
@@ -46,7 +50,7 @@ pub const SPEC: ModelSpec = ModelSpec {
     summary: "APOLLO (Zhang 2026): what modalities share and what each has alone, in spaces of their own, by latent optimisation",
     options: options::OPTIONS,
     count_recipe: "log-half,minmax-cell",
-    image_sides: |_| Ok(None),
+    image_sides: options::image_sides,
     takes_missing: false,
     resolve: options::resolve,
     labels: |_| Ok(super::Labels::Unused),
@@ -58,6 +62,9 @@ pub const SPEC: ModelSpec = ModelSpec {
 const DECODERS: Group = 0;
 const ENCODERS: Group = 1;
 const TABLES: Group = 2;
+
+/// Cells that pass through convolutions at once outside training.
+const IMAGES_AT_ONCE: usize = 128;
 
 /// l_m.
 #[derive(Clone, Copy)]
@@ -86,18 +93,33 @@ pub struct Apollo {
     /// Twice the logarithm of the noise's deviation, for the largest minibatch of the widest space; none without noise.
     noise: Option<Var>,
     penalty: (f32, bool),
+    rows_at_once: usize,
+    redundancy: Option<Redundancy>,
     terms: [Vec<String>; 2],
     phases: Vec<Phase>,
     stages: Vec<Stage>,
 }
 
 impl Likelihood {
+    /// What makes features of what the last layer of `decoder` gives: images are in [0, 1], and cross-entropy is of logits.
+    fn features(self, decoder: &Decoder) -> Activation {
+        match (self, decoder) {
+            (Likelihood::Bce(_), _) | (Likelihood::Mse, Decoder::Images(_)) => Sigmoid,
+            (Likelihood::Mse, Decoder::Features(..)) => Identity,
+        }
+    }
+
     /// Of the features that `decoder` makes of z.
     fn of(self, s: &mut Step, decoder: &Decoder, z: Var, x: Var) -> Var {
-        let y = decoder.forward(s, z, Identity);
         match self {
-            Likelihood::Bce(weight) => s.bce_with_logits(y, x, weight),
-            Likelihood::Mse => s.masked_mse(y, x, Var::NONE, MissingIn::All),
+            Likelihood::Bce(weight) => {
+                let logits = decoder.forward(s, z, Identity);
+                s.bce_with_logits(logits, x, weight)
+            }
+            Likelihood::Mse => {
+                let y = decoder.forward(s, z, self.features(decoder));
+                s.masked_mse(y, x, Var::NONE, MissingIn::All)
+            }
         }
     }
 }
@@ -113,6 +135,7 @@ impl Apollo {
         // Without spaces of their own the shared one takes over their room: equal capacity.
         let shared = if specific { count("latent")? } else { count("latent")? + count("latent_specific")? };
         let cells = count("cells")?;
+        let (channels, own_channels) = (settings.get("channels")?.counts()?, count("channels_specific")?);
         let table = |s: &mut Step, name: &str, d: usize| -> Result<(Table, u32)> {
             let name = format!("table.{name}");
             let values = init::normal(s.seed(), &name, cells * d, 1.0);
@@ -122,17 +145,17 @@ impl Apollo {
         let shared_table = table(s, "shared", shared)?;
         let mut arms = Vec::with_capacity(modalities.len());
         for m in modalities {
-            let (name, features) = (&m.name, m.features);
-            let full = Decoder::new(s, &format!("dec.{name}"), DECODERS, [shared + own, width, features], dropout);
-            let full = if specific { Some(full?) } else { None };
-            let cross = if shared_decoders || !specific {
-                Some(Decoder::new(s, &format!("dec.{name}.shared"), DECODERS, [shared, width, features], dropout)?)
-            } else {
-                None
+            let name = &m.name;
+            let plan = match m.image {
+                Some(image) => Plan::Images(image, &channels, own_channels),
+                None => Plan::Features(m.features, width, dropout),
             };
+            let decoder = |s: &mut Step, name: String, latent| Decoder::new(s, &name, DECODERS, latent, &plan);
+            let full = specific.then(|| decoder(s, format!("dec.{name}"), shared + own)).transpose()?;
+            let cross = (shared_decoders || !specific).then(|| decoder(s, format!("dec.{name}.shared"), shared)).transpose()?;
             let spaces = [("shared", shared), ("specific", own)];
             let spaces = &spaces[..if specific { 2 } else { 1 }];
-            let encoder = Encoder::new(s, &format!("enc.{name}"), ENCODERS, [features, width], spaces, dropout)?;
+            let encoder = Encoder::new(s, &format!("enc.{name}"), ENCODERS, spaces, &plan)?;
             let likelihood = match settings.of("loss", name)?.word()? {
                 "bce" => Likelihood::Bce(settings.of("pos_weight", name)?.float()? as f32),
                 _ => Likelihood::Mse,
@@ -159,8 +182,11 @@ impl Apollo {
             matched.extend(arm.table.iter().map(|_| format!("match.{}.specific", m.name)));
         }
         matched.extend(found.iter().map(|t| format!("encoded.{t}")));
-        found.push("penalty.shared".into());
-        found.extend(modalities.iter().zip(&arms).filter(|(_, a)| a.table.is_some()).map(|(m, _)| format!("penalty.{}", m.name)));
+        let own_spaces = modalities.iter().filter(|_| specific).map(|m| (m.name.clone(), own));
+        let spaces: Vec<(String, usize)> = std::iter::once(("shared".into(), shared)).chain(own_spaces).collect();
+        found.extend(spaces.iter().map(|(name, _)| format!("penalty.{name}")));
+        let redundancy = Redundancy::new(s, float("redundancy")? as f32, &spaces)?;
+        found.extend(redundancy.iter().flat_map(|_| Redundancy::terms(&spaces)));
         let adam = |rate: f64| AdamSettings { rate, ..AdamSettings::default() };
         let untouched = if settings.get("untouched")?.word()? == "lazy" { Untouched::Lazy } else { Untouched::Dense };
         let tables = Rule::Tables(adam(float("lr_tables")?), untouched);
@@ -174,6 +200,8 @@ impl Apollo {
             shared: shared_table,
             widths: [shared, own],
             noise,
+            redundancy,
+            rows_at_once: if modalities.iter().any(|m| m.image.is_some()) { IMAGES_AT_ONCE } else { usize::MAX },
             penalty: (float("penalty")? as f32, settings.get("norm")?.word()? == "squared"),
             terms: [found, matched],
             phases,
@@ -208,8 +236,11 @@ impl Apollo {
                 losses.push((arm.likelihood.of(s, cross, noisy, x), Weight::Fixed(1.0)));
             }
         }
-        for z in penalised {
+        for &z in &penalised {
             losses.push((s.mean_norm(z, self.penalty.1), Weight::Fixed(self.penalty.0)));
+        }
+        if let Some(redundancy) = &self.redundancy {
+            redundancy.of(s, &penalised, |term| losses.push((term, Weight::Fixed(redundancy.weight))));
         }
     }
 
@@ -242,7 +273,7 @@ impl Apollo {
     }
 
     fn features(&self, s: &mut Step, arm: &Arm, decoder: &Decoder, z: Var) -> Var {
-        decoder.forward(s, z, if matches!(arm.likelihood, Likelihood::Bce(_)) { Sigmoid } else { Identity })
+        decoder.forward(s, z, arm.likelihood.features(decoder))
     }
 }
 
@@ -312,6 +343,10 @@ impl Model for Apollo {
         let mut spaces = vec![("shared", 0..shared)];
         spaces.extend((own > 0).then_some(("specific", shared..shared + own)));
         spaces
+    }
+
+    fn rows_at_once(&self) -> usize {
+        self.rows_at_once
     }
 
     fn smallest_batch(&self) -> usize {

@@ -7,12 +7,34 @@ use crate::models::{Facts, inference};
 
 const WIDTH: Kind = Kind::Int { min: 1, max: 1 << 16 };
 const COUNT: Kind = Kind::Int { min: 1, max: 1 << 30 };
+const LAYERS: usize = 10;
 const SHARE: Kind = Kind::Float { min: 0.0, max: 0.99 };
 
 pub(super) static OPTIONS: &[OptionSpec] = &[
     option("latent", Per::Run, WIDTH, "auto", "dimensions of the shared space: 50 (images 1024)"),
     option("latent_specific", Per::Run, WIDTH, "auto", "dimensions of each modality's own space: 20 (images 200)"),
     option("width", Per::Run, WIDTH, "1024", "units of a hidden layer"),
+    option(
+        "convolutions",
+        Per::Run,
+        Kind::Bool,
+        "true",
+        "whether images pass through convolutions; false: their pixels are features like any",
+    ),
+    option(
+        "channels",
+        Per::Run,
+        Kind::Ints(1),
+        "64,128,256,256,96",
+        "images: channels of the convolutions, each of which halves the sides",
+    ),
+    option(
+        "channels_specific",
+        Per::Run,
+        WIDTH,
+        "16",
+        "images: how many of the last channels the modality's own space is made of; the others are the shared one's",
+    ),
     option("dropout", Per::Run, SHARE, "0.01", "share of every layer's inputs that is dropped in training"),
     option("noise", Per::Run, POSITIVE, "1", "deviation of the normal noise that latent vectors are decoded with in training"),
     option("penalty", Per::Run, POSITIVE, "0.001", "weight of the latent vectors' length"),
@@ -22,6 +44,13 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         Kind::Choice(&["length", "squared"]),
         "length",
         "what the penalty takes of a vector: its length, or its square, which bounds its growth and is another model than the published one",
+    ),
+    option(
+        "redundancy",
+        Per::Run,
+        POSITIVE,
+        "0",
+        "weight of the squared correlations between the spaces' latent vectors: against copies of what is shared in a modality's own space",
     ),
     option(
         "specific",
@@ -71,6 +100,23 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
     inference::PREPROCESS,
 ];
+
+pub(super) fn image_sides(settings: &Settings) -> Result<Option<usize>> {
+    if !settings.get("convolutions")?.flag()? {
+        return Ok(None);
+    }
+    let channels = settings.get("channels")?.counts()?;
+    if !(1..=LAYERS).contains(&channels.len()) {
+        return Err(Error::usage(format!("channels: {} layers, and an image network has 1 to {LAYERS}", channels.len())));
+    }
+    let (last, own) = (channels[channels.len() - 1], settings.get("channels_specific")?.count()?);
+    if own >= last {
+        return Err(Error::usage(format!(
+            "channels_specific={own}: the last layer has {last} channels, of which the shared space needs some"
+        )));
+    }
+    Ok(Some(1 << channels.len()))
+}
 
 /// Whether a modality's targets are in [0, 1] after these preprocessing steps.
 fn in_unit_range(settings: &Settings, modality: &str) -> Result<bool> {

@@ -101,6 +101,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     ),
     option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
     inference::PREPROCESS,
+    inference::SPARSE,
 ];
 
 /// The instance's own, and `None` for what it has no use for: fc, image.

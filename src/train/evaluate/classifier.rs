@@ -62,7 +62,8 @@ impl Trained {
     /// a column, else the run's, else the dataset's default.
     pub fn classify_spaces(&mut self, dataset: &Dataset, labels: Option<&str>) -> Result<Metrics> {
         let mut metrics = Metrics::new();
-        let Some(column) = labels.or(self.config.labels.as_deref()).or(dataset.default_label()) else { return Ok(metrics) };
+        let own = self.config.labels.clone();
+        let Some(column) = labels.or(own.as_deref()).or(dataset.default_label()) else { return Ok(metrics) };
         let labels = dataset.label(column)?;
         let split = self.split(dataset)?;
         let (latent, mut spaces, seed) = (self.latent(dataset)?, self.spaces(dataset)?, self.config.seed);
