@@ -17,6 +17,7 @@ pub mod h5ad;
 pub mod history;
 pub mod rows;
 pub mod sparse;
+pub mod sparse_rows;
 pub mod tensors;
 
 pub use config::{Config, ModalityShape};
