@@ -223,6 +223,7 @@ mod tests {
             ran_on: "cpu, 1 thread".into(),
             holdout: None,
             paired: 1.0,
+            shuffle: Default::default(),
             labels: None,
             modalities: vec![],
             options: "lr = 0.001\n".into(),

@@ -50,7 +50,7 @@ impl<'a> Loading<'a> {
         let (mut inputs, mut feeds) = (Vec::new(), Vec::new());
         for (m, rows) in rows.iter().enumerate() {
             let recipe = Recipe::parse("auto")?.resolve(&modalities[m], count_recipe, false)?;
-            let mut fitted = Input::fit(&modalities[m], rows, &recipe, 0, seed)?;
+            let mut fitted = Input::fit(&modalities[m], rows, &recipe, None, 0, seed)?;
             feeds.push(Feed::new(&mut step, dataset, m, &mut fitted, plan.slots(), plan.batch(), false)?);
             inputs.push(fitted);
         }

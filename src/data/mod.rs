@@ -29,6 +29,7 @@ pub mod pairs;
 pub mod plan;
 pub mod preprocess;
 pub mod separate;
+pub mod shuffle;
 pub mod simulate;
 pub mod split;
 pub mod texts;

@@ -30,7 +30,7 @@
 //!
 //! Limitations: cells without any partner only shape their own modality; the code's dimensions are defined up to a common rotation.
 
-use super::options::{Kind, OptionSpec, Per, Value};
+use super::options::{Kind, OptionSpec, Per, TOP_GENES, TOP_GENES_BY, Value};
 use super::settings::Settings;
 use super::{Facts, Labels, Losses, Minibatch, Modality, Model, ModelSpec, Phase, pair_index};
 use crate::engine::nn::{BatchNorm, Mlp};
@@ -108,6 +108,8 @@ static OPTIONS: &[OptionSpec] = &[
         "the held-out loss that chooses the weights: weighted, or plain sum of terms",
     ),
     option("preprocess", Per::Modality, Kind::Words(crate::data::preprocess::STEPS), "auto", "steps before the encoder"),
+    TOP_GENES,
+    TOP_GENES_BY,
 ];
 
 const FORMS: &[&str] = &["plain", "batch-norm", "full-covariance", "full-covariance-pair", "min-singular-value"];

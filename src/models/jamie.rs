@@ -24,7 +24,7 @@
 //! Limitations: two modalities; no missing values. F is inferred of the training cells alone: held-out cells have no alignment loss.
 
 use super::inference;
-use super::options::{Kind, OptionSpec, Per, Value};
+use super::options::{Kind, OptionSpec, Per, TOP_GENES, TOP_GENES_BY, Value};
 use super::settings::Settings;
 use super::{Facts, Labels, Losses, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stopping};
 use crate::correspondence::Inference;
@@ -132,6 +132,8 @@ static OPTIONS: &[OptionSpec] = &[
     option("min_increment", Per::Run, POSITIVE, "1e-8", "what counts as a smaller loss"),
     option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
     inference::PREPROCESS,
+    TOP_GENES,
+    TOP_GENES_BY,
 ];
 
 /// Slope of the leaky ReLU below 0.
