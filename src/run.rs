@@ -6,6 +6,7 @@
 //! history.csv            a row an epoch
 //! checkpoint/state.safetensors    what --resume needs, one file, replaced whole
 //! embedding.NAME.npy     cells x latent, with embedding.NAME.cells.txt
+//! embedding.NAME.SPACE.npy        its columns of one space, for a model whose code has spaces
 //! F.npy                  the inferred correspondence of the training cells, for a model that learns from one; F.NAME.cells.txt
 //! metrics.json           what `evaluate` measured last
 //! dataset/               a dataset that was imported on the fly
@@ -15,6 +16,7 @@ pub mod config;
 #[cfg(feature = "hdf5")]
 pub mod h5ad;
 pub mod history;
+pub mod parts;
 pub mod rows;
 pub mod sparse;
 pub mod sparse_rows;
@@ -27,6 +29,7 @@ use crate::data::atomic;
 use crate::data::npy::{Dtype, NpyWriter};
 use crate::error::{Error, Result};
 use history::History;
+use parts::{CodeSpace, PartsWriter};
 use rows::RowsWriter;
 use serde::Serialize;
 use std::fs::{self, File, TryLockError};
@@ -155,11 +158,12 @@ impl Run {
         self.dir.join(format!("embedding.{modality}.npy"))
     }
 
-    /// Starts `embedding.NAME.npy`, and writes the ids of its rows beside it.
-    pub fn write_embedding(&self, modality: &str, cells: &[impl AsRef<str>], latent: usize) -> Result<RowsWriter> {
+    /// Starts `embedding.NAME.npy` and, beside it, the parts of spaces; writes the ids of its rows.
+    pub fn write_embedding(&self, modality: &str, cells: &[impl AsRef<str>], latent: usize, spaces: &[CodeSpace]) -> Result<PartsWriter> {
         self.write_ids(&format!("embedding.{modality}"), cells.iter().map(AsRef::as_ref))?;
         let columns: Vec<String> = (1..=latent).map(|i| format!("Z{i}")).collect();
-        RowsWriter::create(&self.embedding(modality), cells.len(), &["cell"], &columns)
+        let create = |path: &Path, columns: &[String]| RowsWriter::create(path, cells.len(), &["cell"], columns);
+        PartsWriter::create(&self.embedding(modality), &columns, spaces, create)
     }
 
     /// Where a run keeps the classes that its model's head gives the cells of a modality.

@@ -425,6 +425,53 @@ fn explain_shares_out_an_imputed_value_and_draws_a_waterfall() {
 }
 
 #[test]
+fn explain_pcs_leaves_tables_and_figures_of_every_component_and_the_same_twice() {
+    let (data, run) = (made().path("data"), made().path("run"));
+    let (a, b) = names(&data);
+    let dir = tempfile::tempdir().unwrap();
+    let out = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let pcs = |more: &[&str]| {
+        let of = ["explain", "pcs", &run, "--device", "cpu", "--splits", "3", "--components", "2", "--centre", "1"];
+        [&of[..], more].concat().iter().map(|w| w.to_string()).collect::<Vec<String>>()
+    };
+    let tell = |more: &[&str]| ok(&pcs(more).iter().map(String::as_str).collect::<Vec<_>>());
+    let said = tell(&["--out", &out("p")]);
+    assert!(said.contains(&format!("{a}, code space: component 1: ")) && said.contains("low   "), "{said}");
+    assert!(said.trim_end().ends_with("4 figures as SVG and PNG"), "{said}");
+    let read = |folder: &str, name: &str| fs::read_to_string(Path::new(&out(folder)).join(name)).unwrap();
+    let features = read("p", "features.csv");
+    assert!(features.starts_with("encoder,space,component,group,features_of,feature,count,splits,area,"), "{features}");
+    // Codes are made of the features: some follow the first component in every split.
+    let often = features.lines().skip(1).filter(|l| l.split(',').nth(6) == Some("3")).count();
+    assert!(often > 0, "{features}");
+    let cells = read("p", "cells.csv");
+    let bins: std::collections::BTreeSet<i32> = cells.lines().skip(1).map(|l| l.split(',').nth(3).unwrap().parse().unwrap()).collect();
+    assert_eq!(bins, (-5..=5).collect());
+    assert!(read("p", &format!("{a}.code.pc1.svg")).ends_with("</svg>\n"));
+    assert!(fs::read(Path::new(&out("p")).join(format!("{b}.code.pc2.png"))).unwrap().starts_with(b"\x89PNG\r\n"));
+    tell(&["--out", &out("q")]);
+    assert_eq!((features, cells), (read("q", "features.csv"), read("q", "cells.csv")));
+
+    let ids: Vec<String> = fs::read_to_string(Path::new(&data).join(&a).join("cells.txt")).unwrap().lines().map(str::to_string).collect();
+    let table: String = ids.iter().enumerate().map(|(i, id)| format!("{id},{i},\n")).collect();
+    fs::write(out("f.csv"), format!("cell,size,empty\n{table}")).unwrap();
+    tell(&["--out", &out("f"), "--from", &a, "--features", &out("f.csv")]);
+    tell(&["--out", &out("b"), "--from", &a, "--of", &b]);
+    assert!(read("b", "cells.csv").lines().count() > 11 && Path::new(&out("b")).join(format!("{a}.code.{b}.pc1.png")).exists());
+
+    let refused = |more: &[&str], says: &[&str]| refused(&pcs(more).iter().map(String::as_str).collect::<Vec<_>>(), says);
+    fs::write(out("f.csv"), format!("cell,size\n{},big\n", ids[0])).unwrap();
+    refused(&["--out", &out("r"), "--from", &a, "--features", &out("f.csv")], &["f.csv, line 2", "\"big\" is not a number"]);
+    fs::write(out("f.csv"), "cell,size\nnobody,1\n").unwrap();
+    refused(&["--out", &out("r"), "--from", &a, "--features", &out("f.csv")], &["none of its 1 cells"]);
+    refused(&["--from", "nothing"], &["nothing", &a]);
+    refused(&["--thresholds", "8,1.2"], &["the lower first"]);
+    refused(&["--values", "log3"], &["log3"]);
+    refused(&["--centre", "0"], &["--centre"]);
+    crate::refused(&["explain"], &["<RUN>"]);
+}
+
+#[test]
 fn train_takes_files_and_keeps_their_dataset_in_the_run() {
     let dir = tempfile::tempdir().unwrap();
     let cells: Vec<String> = (0..20).map(|i| format!("cell{i}")).collect();

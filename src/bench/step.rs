@@ -17,7 +17,7 @@ use crate::engine::params::init;
 use crate::engine::{Precision, Step};
 use crate::error::{Error, Result, nearest};
 use crate::models::settings::Settings;
-use crate::models::{self, Facts, Modality, Model, Sampling};
+use crate::models::{self, Facts, Modality, Model};
 use crate::train::correspondence::{Blocks, Inferred};
 use crate::train::feed::Feed;
 use crate::train::labels::LabelFeed;
@@ -179,7 +179,16 @@ impl Bench {
         let cells = 8 * batch;
         let class_counts: Vec<usize> = (0..shape.classes).map(|c| (0..cells).filter(|r| r % shape.classes == c).count()).collect();
         let pairs = if shape.paired { cells } else { 0 };
-        let facts = Facts { modalities: &modalities, cells, fewest: cells, pairs, classes: shape.classes, class_counts: &class_counts };
+        let facts = Facts {
+            modalities: &modalities,
+            cells,
+            rows: cells,
+            fewest: cells,
+            pairs,
+            classes: shape.classes,
+            class_counts: &class_counts,
+            ..Facts::default()
+        };
         (spec.resolve)(&mut settings, &facts)?;
         let mut step = Step::new(device, seed, precision)?;
         let model = (spec.build)(&mut step, &settings, &modalities)?;
@@ -189,11 +198,7 @@ impl Bench {
         let (rows, units) = (vec![rows; names.len()], (0..if shape.paired { cells as u32 } else { 0 }).map(unit).collect());
         // Of several stages the first: the longest.
         let stage = model.stages().into_iter().next();
-        let mut plan = match stage.as_ref().map_or(model.sampling(), |stage| stage.sampling) {
-            Sampling::Passes => Plan::new(seed, batch, rows, units),
-            Sampling::Draws { pair_fraction } => Plan::drawn(seed, batch, rows, units, pair_fraction),
-            Sampling::Separate { anchors, shuffle, over } => Plan::separate(seed, batch, rows, units, anchors, shuffle, over),
-        };
+        let mut plan = stage.as_ref().map_or(model.sampling(), |stage| stage.sampling).plan(seed, batch, rows, units);
         let mut feeds = Vec::new();
         for (m, modality) in modalities.iter().enumerate() {
             let values = init::uniform(seed, &modality.name, cells * modality.features, 2.0);
@@ -210,7 +215,7 @@ impl Bench {
         let labels = (shape.classes > 0).then(|| LabelFeed::new(&mut step, labels, plan.slots())).transpose()?;
         let mut stepper = Stepper::new(&mut step, &*model, Ways { feeds, blocks, labels }, plan.slots(), plan.fully_paired())?;
         if let Some(stage) = stage {
-            stepper.enter(0, stage.phases);
+            stepper.enter(&mut step, 0, stage.phases);
         }
         model.begin_epoch(&mut step, 1);
         plan.shuffle(1);

@@ -51,6 +51,8 @@ pub struct Plan {
 enum Layout {
     /// Slots in a shuffled order.
     Passes,
+    /// Slots in one shuffled order for all epochs, each going on where the last one ended.
+    Onwards,
     /// Minibatches drawn afresh.
     Draws(Draws),
     /// Each modality by itself, with known pairs beside.
@@ -111,6 +113,19 @@ impl Plan {
         plan
     }
 
+    /// As [`Plan::new`], of the cells alone that all modalities have; without `reshuffle` all epochs go through one order, round and round.
+    pub fn complete(seed: u64, batch: usize, mut units: Vec<Unit>, reshuffle: bool) -> Plan {
+        units.retain(|u| u.rows.iter().all(Option::is_some));
+        units.iter_mut().for_each(|u| u.confidence = 1.0);
+        let k = units.first().map_or(0, |u| u.rows.len());
+        let rows = (0..k).map(|m| units.iter().filter_map(|u| u.rows[m]).collect()).collect();
+        let mut plan = Plan::new(seed, batch, rows, units);
+        if !reshuffle {
+            plan.layout = Layout::Onwards;
+        }
+        plan
+    }
+
     /// How many of a minibatch's slots, at its end, are known pairs beside the cells.
     pub fn anchors(&self) -> usize {
         match &self.layout {
@@ -139,7 +154,7 @@ impl Plan {
         match &self.layout {
             Layout::Draws(draws) => return draws.fully_paired(),
             Layout::Separate(_) => return false,
-            Layout::Passes => {}
+            Layout::Passes | Layout::Onwards => {}
         }
         self.units.len() == self.slots && self.units.iter().all(|u| u.confidence == 1.0 && u.rows.iter().all(Option::is_some))
     }
@@ -159,7 +174,12 @@ impl Plan {
             });
             return;
         }
-        let order = self.by.permutation(self.slots, self.seed, SLOTS, epoch);
+        // One order for all epochs, which begin where the one before ended; or an order an epoch.
+        let onwards = matches!(self.layout, Layout::Onwards);
+        let done = if onwards { (epoch.max(1) - 1) as usize * self.steps() * self.batch } else { 0 };
+        let epoch = if onwards { 0 } else { epoch };
+        let mut order = self.by.permutation(self.slots, self.seed, SLOTS, epoch);
+        order.rotate_left(done % self.slots.max(1));
         match self.by {
             Shuffle::Exact => self.lay_out(&order, Some(epoch)),
             Shuffle::Block => self.lay_out_blocks(&order, epoch),
@@ -298,6 +318,31 @@ mod tests {
             assert_eq!(plan.weights(1)[slot], if a == 3 && c == 0 { 1.0 } else { 0.0 });
             assert_eq!(plan.weights(2)[slot], 0.0);
         }
+    }
+
+    #[test]
+    fn only_complete_cells_take_part_and_one_order_is_gone_through_round_and_round() {
+        let mut units: Vec<Unit> = (0..10).map(|i| unit(&[Some(i), Some(9 - i)])).collect();
+        units.push(unit(&[Some(10), None]));
+        let mut plan = Plan::complete(3, 4, units.clone(), false);
+        assert!(plan.fully_paired());
+        assert_eq!((plan.slots(), plan.steps()), (10, 2));
+        let mut seen = Vec::new();
+        for epoch in 1..=5 {
+            plan.shuffle(epoch);
+            assert!(plan.order(0).iter().zip(plan.order(1)).all(|(a, b)| a + b == 9));
+            seen.extend_from_slice(&plan.order(0)[..8]);
+        }
+        assert!((10..40).all(|i| seen[i] == seen[i - 10]), "one order, over and over: {seen:?}");
+        let mut sorted = seen[..10].to_vec();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..10).collect::<Vec<_>>());
+        let mut anew = Plan::complete(3, 4, units, true);
+        anew.shuffle(1);
+        let first = anew.order(0).to_vec();
+        anew.shuffle(2);
+        assert_ne!(anew.order(0), first);
+        assert_eq!(Plan::complete(3, 4, vec![unit(&[Some(1), None])], true).slots(), 0);
     }
 
     #[test]

@@ -8,8 +8,9 @@
 //!   noise      normal, a tenth of the feature's deviation over all cells
 //! Row i of both views is the same cell. Labels: `branch` 1..3, then the latent `Z1` .. `Z4`.
 //!
-//! `two-domain`, for sciCAN, and `atlas`, for sizes at which memory and disks matter: see their files.
+//! `two-domain`, for sciCAN, `nuclei`, for images, `apollo-1` .. `apollo-5`, for APOLLO, and `atlas`, for sizes at which memory and disks matter: see their files.
 
+mod apollo;
 mod atlas;
 mod nuclei;
 mod two_domain;
@@ -29,6 +30,7 @@ use crate::engine::rng::{self, Sequence};
 use crate::error::{Error, Result, nearest};
 
 /// One recipe.
+#[derive(Clone, Copy)]
 pub struct RecipeSpec {
     /// Its name on the command line.
     pub name: &'static str,
@@ -53,8 +55,14 @@ pub static RECIPES: &[RecipeSpec] = &[
     },
     two_domain::RECIPE,
     nuclei::RECIPE,
+    APOLLO[0],
+    APOLLO[1],
+    APOLLO[2],
+    APOLLO[3],
+    APOLLO[4],
     atlas::RECIPE,
 ];
+const APOLLO: [RecipeSpec; 5] = apollo::RECIPES;
 
 /// The recipe of a name; the error lists the names.
 pub fn recipe(name: &str) -> Result<&'static RecipeSpec> {

@@ -161,6 +161,9 @@ struct Tile {
 }
 
 /// What a processor offers: vectors, and how many registers of them.
+///
+/// The methods are functions of their own, compiled once: in line they would be in every product with an epilogue of its own, which made
+/// the compiler ten times as slow and no product faster.
 trait Machine {
     /// Columns of a panel; the last one is rounded up to a multiple of `NARROW`.
     const WIDE: usize;
@@ -171,12 +174,12 @@ trait Machine {
     /// Computes a tile whose panel is `cols` rounded up to `NARROW` wide.
     unsafe fn tile(t: Tile);
     /// to[p][j] = from[p·step + j] for p < k, j < cols; the rest of each row of `width` is zero.
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn copy(to: *mut f32, width: usize, from: *const f32, step: usize, k: usize, cols: usize) {
         unsafe { copy_by::<[f32; 4]>(to, width, from, step, k, cols) }
     }
     /// to[p][j] = from[j·col + p] for p < k, j < cols; the rest of each row of `width` is zero.
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn transpose(to: *mut f32, width: usize, from: *const f32, col: usize, k: usize, cols: usize) {
         unsafe { clear(to, width, k, cols) }
         unsafe { transpose_part(to, width, from, col, 0..k, 0..cols) }
@@ -347,7 +350,7 @@ impl Machine for Plain {
     const WIDE: usize = 8;
     const NARROW: usize = 8;
     const ROWS: usize = 4;
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn tile(t: Tile) {
         unsafe { tile_of_rows::<[f32; 4], 2>(t) }
     }

@@ -13,6 +13,7 @@
 
 use super::ops::ledger::Ledger;
 use super::ops::reduce::sum_f64;
+use super::ops::tables::{TableAdam, Untouched};
 use super::params::Group;
 use super::step::{Knob, Step, Var};
 use crate::device::cpu;
@@ -201,6 +202,8 @@ pub enum Rule {
     Adam(AdamSettings),
     /// Stochastic gradient descent with Nesterov's momentum.
     Sgd(SgdSettings),
+    /// Adam over the group's latent tables.
+    Tables(AdamSettings, Untouched),
 }
 
 impl From<AdamSettings> for Rule {
@@ -215,12 +218,14 @@ impl From<SgdSettings> for Rule {
     }
 }
 
-/// An optimiser of either kind.
+/// An optimiser of any kind.
 pub enum Optimiser {
     /// Adam.
     Adam(Adam),
     /// Stochastic gradient descent with Nesterov's momentum.
     Sgd(Sgd),
+    /// Adam over latent tables.
+    Tables(TableAdam),
 }
 
 /// What the names of all optimisers' states begin with: they belong to a checkpoint, not to a model.
@@ -232,6 +237,7 @@ impl Optimiser {
         Ok(match rule {
             Rule::Adam(settings) => Optimiser::Adam(Adam::named(s, &format!("adam.{name}"), group, settings)?),
             Rule::Sgd(settings) => Optimiser::Sgd(Sgd::new(s, name, group, settings)?),
+            Rule::Tables(settings, untouched) => Optimiser::Tables(TableAdam::new(s, group, settings, untouched)?),
         })
     }
 
@@ -240,6 +246,8 @@ impl Optimiser {
         match self {
             Optimiser::Adam(o) => o.set_step(s, t, factor),
             Optimiser::Sgd(o) => o.set_step(s, factor),
+            // They count their steps themselves.
+            Optimiser::Tables(_) => {}
         }
     }
 
@@ -248,6 +256,7 @@ impl Optimiser {
         match self {
             Optimiser::Adam(o) => o.step(s, ledger),
             Optimiser::Sgd(o) => o.step(s, ledger),
+            Optimiser::Tables(o) => o.step(s, ledger),
         }
     }
 
@@ -256,6 +265,7 @@ impl Optimiser {
         match self {
             Optimiser::Adam(o) => o.group(),
             Optimiser::Sgd(o) => o.group(),
+            Optimiser::Tables(o) => o.group(),
         }
     }
 }

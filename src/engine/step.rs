@@ -7,6 +7,7 @@
 //! the epoch) stands in the *clock*, a few words of device memory that [`Step::begin`] writes.
 
 use super::arena::Arena;
+use super::ops::tables::Tables;
 use super::params::{Group, Params};
 use super::tape::Node;
 use crate::device::launch::{Arg, GraphId, Grid};
@@ -72,6 +73,7 @@ pub struct Step {
     /// Records before this one outlive [`Step::forget_gradients`].
     tape_kept: usize,
     pub(super) params: Params,
+    pub(super) tables: Tables,
     pub(super) training: bool,
     recording: bool,
     pub(super) precision: Precision,
@@ -110,6 +112,7 @@ impl Step {
             tape: Vec::new(),
             tape_kept: 0,
             params: Params::default(),
+            tables: Tables::default(),
             training: false,
             recording: false,
             precision,
@@ -207,6 +210,7 @@ impl Step {
         self.vars.truncate(self.permanent);
         self.tape.clear();
         self.tape_kept = 0;
+        self.tables.forget();
         self.arena.reset();
         for v in &mut self.vars {
             v.grad_set = false;
@@ -223,6 +227,7 @@ impl Step {
         for (of, v) in self.params.groups() {
             self.vars[v.0 as usize].wants = moves(of);
         }
+        self.tables.train_only(moves);
     }
 
     /// Runs `f` as in evaluation: nothing is dropped or drawn, batch norm takes its running statistics and leaves them as they are.
@@ -237,6 +242,7 @@ impl Step {
     /// Forgets the tape and the gradients, between the phases of a step: what a later phase computes starts from no gradient.
     pub fn forget_gradients(&mut self) {
         self.tape.truncate(self.tape_kept);
+        self.tables.forget();
         for v in &mut self.vars {
             v.grad_set = false;
         }
@@ -364,6 +370,14 @@ impl Step {
         let info = &mut self.vars[v.0 as usize];
         info.grad = grad;
         (grad, std::mem::replace(&mut info.grad_set, true))
+    }
+
+    /// From here on the memory of `v` is that of its gradient, which an operation has put there: the values of `v` are gone.
+    #[track_caller]
+    pub(super) fn gradient_in_place(&mut self, v: Var) {
+        assert!(self.vars[v.0 as usize].grad.is_none(), "a gradient in place of values cannot be added to another one");
+        let gradient = self.detached(v);
+        self.vars[v.0 as usize].grad = gradient;
     }
 
     /// Slices of the operands on the CPU: `outs` to write, `ins` to read.

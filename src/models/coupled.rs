@@ -30,7 +30,7 @@
 //!
 //! Limitations: cells without any partner only shape their own modality; the code's dimensions are defined up to a common rotation.
 
-use super::options::{Kind, OptionSpec, Per, TOP_GENES, TOP_GENES_BY, Value};
+use super::options::{Kind, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
 use super::settings::Settings;
 use super::{Facts, Labels, Losses, Minibatch, Modality, Model, ModelSpec, Phase, pair_index};
 use crate::engine::nn::{BatchNorm, Mlp};
@@ -58,13 +58,8 @@ pub const SPEC: ModelSpec = ModelSpec {
     build: |s, settings, modalities| Ok(Box::new(Coupled::new(s, settings, modalities)?)),
 };
 
-const POSITIVE: Kind = Kind::Float { min: 0.0, max: f64::MAX };
 const UNIT: Kind = Kind::Float { min: 0.0, max: 0.999 };
 const ACTIVATIONS: &[&str] = &["none", "relu", "leaky-relu", "elu", "sigmoid", "tanh"];
-
-const fn option(name: &'static str, per: Per, kind: Kind, default: &'static str, help: &'static str) -> OptionSpec {
-    OptionSpec { name, per, kind, default, help }
-}
 
 /// The options of section 7 of the paper's supplement and its published code, with this program's defaults.
 static OPTIONS: &[OptionSpec] = &[

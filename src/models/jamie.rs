@@ -24,7 +24,7 @@
 //! Limitations: two modalities; no missing values. F is inferred of the training cells alone: held-out cells have no alignment loss.
 
 use super::inference;
-use super::options::{Kind, OptionSpec, Per, TOP_GENES, TOP_GENES_BY, Value};
+use super::options::{Kind, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
 use super::settings::Settings;
 use super::{Facts, Labels, Losses, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stopping};
 use crate::correspondence::Inference;
@@ -52,12 +52,6 @@ pub const SPEC: ModelSpec = ModelSpec {
     imputation_remark,
     build: |s, settings, modalities| Ok(Box::new(Jamie::new(s, settings, modalities)?)),
 };
-
-const POSITIVE: Kind = Kind::Float { min: 0.0, max: f64::MAX };
-
-const fn option(name: &'static str, per: Per, kind: Kind, default: &'static str, help: &'static str) -> OptionSpec {
-    OptionSpec { name, per, kind, default, help }
-}
 
 static OPTIONS: &[OptionSpec] = &[
     option("latent", Per::Run, Kind::Int { min: 1, max: 4096 }, "32", "dimensions of the code"),
@@ -414,7 +408,16 @@ mod tests {
         model.losses(
             &mut s,
             0,
-            &Minibatch { x: &x, pairs: &[Var::NONE], inferred: Var::NONE, labels: &[], anchors: 0, shared: &[], stage: 0 },
+            &Minibatch {
+                x: &x,
+                pairs: &[Var::NONE],
+                inferred: Var::NONE,
+                labels: &[],
+                anchors: 0,
+                shared: &[],
+                cells: Var::NONE,
+                stage: 0,
+            },
             &mut losses,
         );
         assert_eq!(losses.len(), model.terms(0).len());

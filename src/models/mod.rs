@@ -3,6 +3,7 @@
 //! A model is its paper: options with the published defaults, layers, `encode`, `decode`, and named loss terms in the paper's order.
 //! It knows no file, no loop and no device; [`crate::train`] drives all of them by the [`Model`] trait.
 
+pub mod apollo;
 pub mod coupled;
 pub mod cross_modal;
 pub mod inference;
@@ -12,6 +13,7 @@ pub mod scican;
 pub mod settings;
 
 use crate::correspondence::Inference;
+use crate::data::plan::{Plan, Unit};
 use crate::engine::ops::batch_norm::BatchNormState;
 use crate::engine::ops::ledger::Ledger;
 use crate::engine::optim::Rule;
@@ -50,6 +52,8 @@ pub struct Minibatch<'a> {
     pub anchors: usize,
     /// What [`Model::begin_step`] left for all phases.
     pub shared: &'a [Var],
+    /// The epoch's order of the first modality's rows [1, slots]; the minibatch begins where the clock says (see [`Step::table_rows`]).
+    pub cells: Var,
     /// The stage under way.
     pub stage: usize,
 }
@@ -110,6 +114,23 @@ pub enum Sampling {
         /// Over which modality.
         over: PassOver,
     },
+    /// An epoch is a pass over the cells that are seen in every modality; the others are left out.
+    Complete {
+        /// Whether every epoch has an order of its own, or goes on where the last one ended in the first one's.
+        reshuffle: bool,
+    },
+}
+
+impl Sampling {
+    /// The epochs of the rows of each modality, with the known pairs among them.
+    pub fn plan(self, seed: u64, batch: usize, rows: Vec<Vec<u32>>, units: Vec<Unit>) -> Plan {
+        match self {
+            Sampling::Passes => Plan::new(seed, batch, rows, units),
+            Sampling::Draws { pair_fraction } => Plan::drawn(seed, batch, rows, units, pair_fraction),
+            Sampling::Separate { anchors, shuffle, over } => Plan::separate(seed, batch, rows, units, anchors, shuffle, over),
+            Sampling::Complete { reshuffle } => Plan::complete(seed, batch, units, reshuffle),
+        }
+    }
 }
 
 pub use crate::data::separate::PassOver;
@@ -153,6 +174,11 @@ pub trait Model: Send {
     /// A modality's features [B, features] from a code [B, latent].
     fn decode(&self, s: &mut Step, modality: usize, z: Var) -> Var;
 
+    /// A modality's features [B, features] from the code [B, latent] of another one.
+    fn decode_other(&self, s: &mut Step, modality: usize, z: Var) -> Var {
+        self.decode(s, modality, z)
+    }
+
     /// Whether it makes a modality's features of codes at all; [`Model::decode`] is not asked for the others.
     fn decodes(&self, _modality: usize) -> bool {
         true
@@ -175,6 +201,11 @@ pub trait Model: Send {
 
     /// The width of the code.
     fn latent(&self) -> usize;
+
+    /// The spaces that the code is put together of, as named ranges of its columns; none where it is one.
+    fn spaces(&self) -> Vec<(&'static str, std::ops::Range<usize>)> {
+        Vec::new()
+    }
 
     /// The fewest cells that a minibatch may have.
     fn smallest_batch(&self) -> usize;
@@ -234,6 +265,11 @@ pub struct Facts<'a> {
     pub cells: usize,
     /// Training cells of the smallest.
     pub fewest: usize,
+    /// Cells of the first modality, held-out ones too.
+    pub rows: usize,
+    /// Values of each modality's training cells as they are stored: how many, their sum, how many are not zero. Only for models with an
+    /// option `pos_weight`.
+    pub totals: &'a [[f64; 3]],
     /// Known pairs that training may use.
     pub pairs: usize,
     /// The classes of the label column, 0 without one.
@@ -283,7 +319,7 @@ pub struct ModelSpec {
 }
 
 /// The models there are.
-pub static MODELS: &[ModelSpec] = &[coupled::SPEC, jamie::SPEC, cross_modal::SPEC, scican::SPEC];
+pub static MODELS: &[ModelSpec] = &[coupled::SPEC, jamie::SPEC, cross_modal::SPEC, scican::SPEC, apollo::SPEC];
 
 /// The model of that name; the error lists them.
 pub fn by_name(name: &str) -> Result<&'static ModelSpec> {

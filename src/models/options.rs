@@ -61,6 +61,14 @@ pub struct OptionSpec {
     pub help: &'static str,
 }
 
+/// A row, in one line.
+pub(super) const fn option(name: &'static str, per: Per, kind: Kind, default: &'static str, help: &'static str) -> OptionSpec {
+    OptionSpec { name, per, kind, default, help }
+}
+
+/// A number that is not negative.
+pub(super) const POSITIVE: Kind = Kind::Float { min: 0.0, max: f64::MAX };
+
 /// A typed value of an option.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {

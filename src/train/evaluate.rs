@@ -3,7 +3,9 @@
 //! Errors are in the standardised units of the training cells, so that predicting the mean scores 1. The metrics themselves are in
 //! [`crate::metrics`]; here is which cells, pairs and values they are computed on.
 
+mod classifier;
 mod phenotype;
+mod spaces;
 
 use super::input::Input;
 use super::session::Session;
@@ -30,9 +32,11 @@ impl Trained {
     /// Measures the run on a dataset; `labels` names a column, else the run's, else the dataset's default.
     pub fn evaluate(&mut self, dataset: &Dataset, labels: Option<&str>) -> Result<Metrics> {
         let split = self.split(dataset)?;
+        let latent = self.latent(dataset)?;
+        let asked = labels;
         let column = labels.or(self.config.labels.as_deref()).or(dataset.default_label());
         let labels = column.map(|c| dataset.label(c)).transpose()?;
-        let (latent, seed) = (self.latent(), self.config.seed);
+        let seed = self.config.seed;
         let learnt = self.classes_learnt(column);
         // The model's features are the same in both modalities.
         let common = super::common::applies(self.settings());
@@ -66,6 +70,8 @@ impl Trained {
                 f1_of_features(session, dataset, labels, &split, seed, &mut metrics)?;
             }
         }
+        self.measure_spaces(dataset, asked, &embeddings, &split, &mut metrics)?;
+        let session = self.session(dataset)?;
         let held_out = split.held.iter().flatten().any(|&h| h);
         for (wanted, suffix) in [(held_out, ""), (false, ".train")].into_iter().take(1 + usize::from(held_out)) {
             let mut part =

@@ -247,7 +247,7 @@ impl<'a> Training<'a> {
             let (what, plan) = &mut self.stages[stage];
             let (steps, passes) = (plan.steps(), self.passes);
             plan.shuffle(self.at.epoch as u32);
-            self.stepper.enter(stage, what.phases.clone());
+            self.stepper.enter(&mut self.session.step, stage, what.phases.clone());
             self.session.model.begin_epoch(&mut self.session.step, self.at.epoch);
             self.stepper.begin_epoch(&mut self.session.step, plan, true)?;
             if !resumed {
@@ -319,13 +319,16 @@ impl<'a> Training<'a> {
         let sums = self.stepper.sums(&mut self.session.step)?;
         let total = self.total(&sums, steps);
         let counts = self.stepper.term_weights(&self.session.step);
-        // A term of another stage is no number here.
-        let means = sums.iter().zip(&counts).map(|(s, w)| w.map_or(f64::NAN, |_| s / steps));
+        // A term of another stage is no number here, and neither is one of held-out cells alone.
+        let there = counts.iter().zip(self.stepper.trained()).map(|(w, there)| w.is_some() && there);
+        let means = sums.iter().zip(there).map(|(s, there)| if there { s / steps } else { f64::NAN });
         self.last = vec![("total".into(), total)];
         self.last.extend(self.terms.iter().cloned().zip(means));
         if let Some(values) = self.held_out_terms()? {
-            let weighted = counts.iter().zip(&values).filter_map(|(w, v)| Some(w.as_ref()? * v.as_ref()?)).sum();
-            self.at.held_out = if self.select_sum { values.iter().flatten().sum() } else { weighted };
+            // A stage may have nothing to say of cells that it never saw.
+            let none = values.iter().all(Option::is_none).then_some(f64::NAN);
+            let weighted = none.unwrap_or_else(|| counts.iter().zip(&values).filter_map(|(w, v)| Some(w.as_ref()? * v.as_ref()?)).sum());
+            self.at.held_out = none.unwrap_or_else(|| if self.select_sum { values.iter().flatten().sum() } else { weighted });
             self.last.push(("held_out.total".into(), weighted));
             // The columns are those of all stages, but for terms that held-out cells cannot have.
             let several = self.stages.len() > 1;
@@ -454,7 +457,8 @@ impl<'a> Training<'a> {
         }
         self.run.save_model(&tensors, &serde_json::json!({ "model": self.request.model.name }))?;
         for (m, modality) in dataset.modalities().iter().enumerate() {
-            let mut out = self.run.write_embedding(modality.name(), modality.cell_ids(), self.session.model.latent())?;
+            let model = &self.session.model;
+            let mut out = self.run.write_embedding(modality.name(), modality.cell_ids(), model.latent(), &model.spaces())?;
             let all: Vec<u32> = (0..modality.cells() as u32).collect();
             self.session.embed(dataset, m, &all, &mut |_, z| out.row(&[], z))?;
             out.commit()?;
@@ -514,6 +518,7 @@ fn turn(number: u64, steps: usize, passes: usize) -> u64 {
 
 /// What belongs to the model: everything but the optimisers' moments.
 fn weights(s: &mut Step) -> Result<Vec<Tensor>> {
+    s.settle_tables();
     Ok(s.snapshot()?.into_iter().filter(|(name, _, _)| !STATES.iter().any(|o| name.starts_with(o))).collect())
 }
 

@@ -134,7 +134,18 @@ impl Preparation {
         let counted = labels.as_ref().filter(|_| (request.model.labels)(&settings).is_ok_and(|l| l == Labels::Classes));
         let class_counts = counted.map_or(Vec::new(), |l| l.counts(0, &training_rows[0]));
         let fewest = training_rows.iter().map(Vec::len).min().unwrap_or(0);
-        let facts = Facts { modalities: &modalities, cells, fewest, pairs: used.len(), classes, class_counts: &class_counts };
+        let totals = if settings.has("pos_weight") { totals(dataset, &training_rows)? } else { Vec::new() };
+        let rows = dataset.modality(0).cells();
+        let facts = Facts {
+            modalities: &modalities,
+            cells,
+            rows,
+            totals: &totals,
+            fewest,
+            pairs: used.len(),
+            classes,
+            class_counts: &class_counts,
+        };
         (request.model.resolve)(&mut settings, &facts)?;
         let described = device.describe();
         let run = open_run(request, &settings, &described)?;
@@ -153,6 +164,13 @@ impl Preparation {
         let stages = stages(&*model, &settings)?;
         let plans: Vec<Plan> =
             stages.iter().map(|stage| plan_of(stage, request.seed, &training_rows, &used).shuffled(request.shuffle)).collect();
+        let complete = stages.iter().any(|stage| matches!(stage.sampling, Sampling::Complete { .. }));
+        if complete && plans.iter().any(|plan| plan.slots() == 0) {
+            return Err(Error::usage(format!(
+                "{} learns from cells that are seen in every modality, and no training cell is: say how the cells pair with --pairs",
+                request.model.name
+            )));
+        }
         for plan in &plans {
             enough_cells(&*model, plan, request.model)?;
         }
@@ -229,11 +247,30 @@ fn plan_of(stage: &Stage, seed: u64, training: &[Vec<u32>], pairs: &[Unit]) -> P
         rows.iter_mut().enumerate().filter(|(m, _)| *m != only).for_each(|(_, rows)| rows.truncate(1));
         pairs.clear();
     }
-    match stage.sampling {
-        Sampling::Passes => Plan::new(seed, batch, rows, pairs),
-        Sampling::Draws { pair_fraction } => Plan::drawn(seed, batch, rows, pairs, pair_fraction),
-        Sampling::Separate { anchors, shuffle, over } => Plan::separate(seed, batch, rows, pairs, anchors, shuffle, over),
-    }
+    stage.sampling.plan(seed, batch, rows, pairs)
+}
+
+/// Values of each modality's training cells as they are stored: how many, their sum, how many are not zero.
+fn totals(dataset: &Dataset, training: &[Vec<u32>]) -> Result<Vec<[f64; 3]>> {
+    let of = |(m, rows): (&crate::data::Modality, &Vec<u32>)| {
+        let mut values = vec![0.0f32; if m.is_sparse() { 0 } else { m.features() }];
+        let (mut sum, mut not_zero) = (0.0f64, 0.0f64);
+        let mut add = |values: &[f32]| {
+            sum += values.iter().map(|&v| v as f64).sum::<f64>();
+            not_zero += values.iter().filter(|v| **v != 0.0).count() as f64;
+        };
+        for &row in rows {
+            match m.sparse_row(row as usize)? {
+                Some((_, values)) => add(values),
+                None => {
+                    m.row_into(row as usize, &mut values)?;
+                    add(&values);
+                }
+            }
+        }
+        Ok([rows.len() as f64 * m.features() as f64, sum, not_zero])
+    };
+    dataset.modalities().iter().zip(training).map(of).collect()
 }
 
 /// The labels that a model learns from.

@@ -96,7 +96,7 @@ impl Session {
         self.check_decodes(to)?;
         let decode = |m: &dyn Model, s: &mut Step, x: Var| {
             let z = m.encode(s, from, x);
-            m.decode(s, to, z)
+            if from == to { m.decode(s, to, z) } else { m.decode_other(s, to, z) }
         };
         let mut y = Vec::new();
         self.each_made(from, x, decode, &mut y)?;
@@ -150,7 +150,7 @@ impl Session {
         self.check_decodes(to)?;
         let decode = |m: &dyn Model, s: &mut Step, x: Var| {
             let z = m.encode(s, from, x);
-            m.decode(s, to, z)
+            if from == to { m.decode(s, to, z) } else { m.decode_other(s, to, z) }
         };
         let back = self.inputs[to].clone();
         let mut features = Vec::new();

@@ -29,6 +29,8 @@ pub struct Stepper {
     /// The inferred correspondence, for a model that learns from it.
     blocks: Option<Blocks>,
     labels: Option<LabelFeed>,
+    /// The epoch's order of the first modality's rows.
+    cells: Var,
     /// By phase.
     optimisers: Vec<Vec<Optimiser>>,
     clips: Vec<f32>,
@@ -40,6 +42,8 @@ pub struct Stepper {
     term_vars: Vec<Var>,
     /// The weights of each phase's terms in its last step.
     term_weights: Vec<Vec<Weight>>,
+    /// Which of them there were in its last training step.
+    term_there: Vec<Vec<bool>>,
     /// The phases of the step under way: the stage's, or one of them.
     now: Range<usize>,
     /// Every set of phases that this stage has stepped.
@@ -85,6 +89,7 @@ impl Stepper {
         for _ in 0..k * (k - 1) / 2 {
             weights.push(if fully_paired { Var::NONE } else { s.resident([slots, 1])? });
         }
+        let cells = s.resident([1, slots])?;
         let (mut optimisers, mut ledgers) = (Vec::new(), Vec::new());
         for (p, phase) in model.phases().iter().enumerate() {
             let optimiser = |&(group, rule): &(usize, _)| Optimiser::new(s, &format!("{p}.{group}"), group, rule);
@@ -95,12 +100,14 @@ impl Stepper {
         let (losses, shared, term_vars) = (Vec::new(), Vec::new(), Vec::new());
         let stage = (0, 0..optimisers.len());
         let term_weights = (0..optimisers.len()).map(|p| vec![Weight::Fixed(0.0); model.terms(p).len()]).collect();
+        let term_there = (0..optimisers.len()).map(|p| vec![true; model.terms(p).len()]).collect();
         let now = stage.1.clone();
         Ok(Stepper {
             feeds,
             weights,
             blocks,
             labels,
+            cells,
             optimisers,
             clips,
             stage,
@@ -109,13 +116,18 @@ impl Stepper {
             shared,
             term_vars,
             term_weights,
+            term_there,
             now,
             taken: Vec::new(),
         })
     }
 
     /// From the next step on it is this stage, in which these phases step.
-    pub fn enter(&mut self, stage: usize, phases: Range<usize>) {
+    pub fn enter(&mut self, s: &mut Step, stage: usize, phases: Range<usize>) {
+        if stage > 0 {
+            // A later stage reads what an earlier one has left.
+            s.settle_tables();
+        }
         if self.stage != (stage, phases.clone()) {
             self.stage = (stage, phases);
             self.taken.clear();
@@ -141,6 +153,7 @@ impl Stepper {
         if let Some(labels) = &mut self.labels {
             labels.set_order(s, plan)?;
         }
+        s.upload(self.cells, plan.order(0))?;
         for (p, &w) in self.weights.iter().enumerate().filter(|(_, w)| !w.is_none()) {
             s.upload(w, plan.weights(p))?;
         }
@@ -209,6 +222,7 @@ impl Stepper {
             self.losses_of(s, model, phase, &given, plan.anchors());
             self.term_vars.clear();
             self.term_vars.extend(self.losses.iter().map(|(v, _)| *v));
+            self.term_there[phase].iter_mut().zip(&self.term_vars).for_each(|(there, term)| *there = !term.is_none());
             self.ledgers[phase].add(s, &self.term_vars);
             s.backward(&self.losses);
             for optimiser in &mut self.optimisers[phase] {
@@ -255,6 +269,7 @@ impl Stepper {
             labels: &given.labels[..labels],
             anchors,
             shared,
+            cells: self.cells,
             stage: self.stage.0,
         }
     }
@@ -319,6 +334,11 @@ impl Stepper {
         };
         let phases = self.term_weights.iter().enumerate();
         phases.flat_map(|(p, terms)| terms.iter().map(move |w| self.stage.1.contains(&p).then(|| value(w)))).collect()
+    }
+
+    /// Which of all phases' terms the last training step had.
+    pub fn trained(&self) -> Vec<bool> {
+        self.term_there.concat()
     }
 
     /// The sums of all phases' terms since [`Stepper::set_sums`].

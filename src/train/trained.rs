@@ -9,6 +9,7 @@ use crate::engine::{Precision, Step};
 use crate::error::{Error, Result};
 use crate::models::settings::{Settings, Source};
 use crate::models::{self, ModelSpec};
+use crate::run::parts::CodeSpace;
 use crate::run::{Config, Run, Saved};
 use std::path::{Path, PathBuf};
 
@@ -49,8 +50,18 @@ impl Trained {
     }
 
     /// The width of the embedding.
-    pub fn latent(&self) -> usize {
-        self.settings.get("latent").and_then(|l| l.count()).unwrap_or(0)
+    pub fn latent(&mut self, dataset: &Dataset) -> Result<usize> {
+        Ok(self.session(dataset)?.model.latent())
+    }
+
+    /// What the run keeps under a name beside what its model asks for.
+    pub(crate) fn tensor(&self, name: &str) -> Option<([usize; 2], &[f32])> {
+        self.saved.get(name)
+    }
+
+    /// The spaces of the embedding, as named ranges of its columns; none where the model's code is one space.
+    pub fn spaces(&mut self, dataset: &Dataset) -> Result<Vec<CodeSpace>> {
+        Ok(self.session(dataset)?.model.spaces())
     }
 
     /// The model's options in this run.

@@ -201,7 +201,16 @@ impl<'c> Bench<'c> {
         self.model.losses(
             &mut self.step,
             0,
-            &Minibatch { x: &self.x, pairs: &self.pairs, inferred: self.inferred, labels: &[], anchors: 0, shared: &[], stage: 0 },
+            &Minibatch {
+                x: &self.x,
+                pairs: &self.pairs,
+                inferred: self.inferred,
+                labels: &[],
+                anchors: 0,
+                shared: &[],
+                cells: Var::NONE,
+                stage: 0,
+            },
             &mut losses,
         );
         losses

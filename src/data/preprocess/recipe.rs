@@ -3,6 +3,7 @@
 //!   name             a cell's values x become                          undone
 //!   log1p            ln(1 + x)                                         yes
 //!   log2p1           log2(1 + x)                                       yes
+//!   log-half         ln(1 + 2x) = ln(x + 1/2) + ln 2                   yes
 //!   counts10k-log1p  ln(1 + 10,000 x / total of the cell)              the logarithm; the total is not kept: counts per 10,000
 //!   cpm-log1p        ln(1 + 1,000,000 x / total of the cell)           likewise, counts per million
 //!   standardise      (x - mean) / sd, per feature, training cells      yes
@@ -23,6 +24,7 @@ pub const STEPS: &[&str] = &[
     "none",
     "log1p",
     "log2p1",
+    "log-half",
     "counts10k-log1p",
     "cpm-log1p",
     "standardise",
@@ -40,6 +42,8 @@ pub enum Step {
     Log1p,
     /// log2(1 + x)
     Log2p1,
+    /// ln(1 + 2x), which is ln(x + 1/2) but for a constant that leaves zero where it is.
+    LogHalf,
     /// Counts to counts per 10,000, then [`Step::Log1p`].
     Counts10kLog1p,
     /// Counts to counts per million, then [`Step::Log1p`].
@@ -54,9 +58,10 @@ pub enum Step {
     Divide(u32),
 }
 
-const NAMES: [(Step, &str); 10] = [
+const NAMES: [(Step, &str); 11] = [
     (Step::Log1p, "log1p"),
     (Step::Log2p1, "log2p1"),
+    (Step::LogHalf, "log-half"),
     (Step::Counts10kLog1p, "counts10k-log1p"),
     (Step::CpmLog1p, "cpm-log1p"),
     (Step::Standardise, "standardise"),
@@ -75,7 +80,7 @@ impl Step {
 
     /// Whether zeros stay zeros, so that a sparse row's non-zeros are all there is to do.
     pub(super) fn keeps_zeros(self) -> bool {
-        matches!(self, Step::Log1p | Step::Log2p1 | Step::Counts10kLog1p | Step::CpmLog1p | Step::Clip10 | Step::Divide(_))
+        matches!(self, Step::Log1p | Step::Log2p1 | Step::LogHalf | Step::Counts10kLog1p | Step::CpmLog1p | Step::Clip10 | Step::Divide(_))
     }
 }
 
@@ -201,10 +206,10 @@ pub(super) fn apply(step: Step, x: &mut [f32]) -> Result<(), Refused> {
                 let factor = if total > 0.0 { (scale / total) as f32 } else { 0.0 };
                 x.iter_mut().for_each(|v| *v *= factor);
             }
-            if step == Step::Log2p1 {
-                x.iter_mut().for_each(|v| *v = (*v as f64 + 1.0).log2() as f32);
-            } else {
-                x.iter_mut().for_each(|v| *v = v.ln_1p());
+            match step {
+                Step::Log2p1 => x.iter_mut().for_each(|v| *v = (*v as f64 + 1.0).log2() as f32),
+                Step::LogHalf => x.iter_mut().for_each(|v| *v = (2.0 * *v).ln_1p()),
+                _ => x.iter_mut().for_each(|v| *v = v.ln_1p()),
             }
         }
     }
@@ -224,6 +229,7 @@ pub(super) fn undo(step: Step, x: &mut [f32]) {
         Step::Standardise | Step::MinmaxCell | Step::Clip10 => {}
         Step::Divide(by) => x.iter_mut().for_each(|v| *v *= by as f32),
         Step::Log2p1 => x.iter_mut().for_each(|v| *v = ((*v as f64).exp2() - 1.0) as f32),
+        Step::LogHalf => x.iter_mut().for_each(|v| *v = 0.5 * v.exp_m1()),
         Step::Log1p | Step::Counts10kLog1p | Step::CpmLog1p => x.iter_mut().for_each(|v| *v = v.exp_m1()),
     }
 }
@@ -257,6 +263,7 @@ mod tests {
         assert!(near(x[0], 2501f64.ln()) && x[1].is_nan() && near(x[2], 7501f64.ln()));
         assert!(near(after(Step::CpmLog1p, &[1.0, 3.0])[0], 250_001f64.ln()));
         assert_eq!(after(Step::Log2p1, &[0.0, 1.0, 7.0]), [0.0, 1.0, 3.0]);
+        assert!(near(after(Step::LogHalf, &[0.0, 3.0])[1], 7f64.ln()));
         assert_eq!(after(Step::Counts10kLog1p, &[0.0, 0.0]), [0.0, 0.0]);
         let x = after(Step::MinmaxCell, &[2.0, f32::NAN, 4.0, 3.0]);
         assert!(x[0] == 0.0 && x[1].is_nan() && x[2] == 1.0 && x[3] == 0.5);

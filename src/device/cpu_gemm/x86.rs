@@ -10,7 +10,8 @@ impl Machine for Avx512 {
     const WIDE: usize = 32;
     const NARROW: usize = 8;
     const ROWS: usize = 8;
-    #[inline(always)]
+    #[inline(never)]
+    #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
     unsafe fn tile(t: Tile) {
         unsafe {
             match t.cols.div_ceil(8) {
@@ -21,13 +22,15 @@ impl Machine for Avx512 {
             }
         }
     }
-    #[inline(always)]
+    #[inline(never)]
+    #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
     unsafe fn copy(to: *mut f32, width: usize, from: *const f32, step: usize, k: usize, cols: usize) {
         unsafe {
             if width == 32 { copy_by::<__m512>(to, width, from, step, k, cols) } else { copy_by::<__m256>(to, width, from, step, k, cols) }
         }
     }
-    #[inline(always)]
+    #[inline(never)]
+    #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
     unsafe fn transpose(to: *mut f32, width: usize, from: *const f32, col: usize, k: usize, cols: usize) {
         unsafe { transpose_by_eight(to, width, from, col, k, cols) }
     }
@@ -37,15 +40,18 @@ impl Machine for Avx2 {
     const WIDE: usize = 16;
     const NARROW: usize = 8;
     const ROWS: usize = 6; // 12 sums, 2 columns, 1 splat of 16 registers
-    #[inline(always)]
+    #[inline(never)]
+    #[target_feature(enable = "avx2,fma")]
     unsafe fn tile(t: Tile) {
         unsafe { if t.cols > 8 { tile_of_rows::<__m256, 2>(t) } else { tile_of_rows::<__m256, 1>(t) } }
     }
-    #[inline(always)]
+    #[inline(never)]
+    #[target_feature(enable = "avx2,fma")]
     unsafe fn copy(to: *mut f32, width: usize, from: *const f32, step: usize, k: usize, cols: usize) {
         unsafe { copy_by::<__m256>(to, width, from, step, k, cols) }
     }
-    #[inline(always)]
+    #[inline(never)]
+    #[target_feature(enable = "avx2,fma")]
     unsafe fn transpose(to: *mut f32, width: usize, from: *const f32, col: usize, k: usize, cols: usize) {
         unsafe { transpose_by_eight(to, width, from, col, k, cols) }
     }

@@ -37,11 +37,11 @@ impl Ledger {
         self.terms
     }
 
-    /// Adds this step's terms, in order; call it after they are computed and before the optimiser moves.
+    /// Adds this step's terms, in order; call it after they are computed and before the optimiser moves. A term that is not there is left out.
     #[track_caller]
     pub fn add(&self, s: &mut Step, terms: &[Var]) {
         assert_eq!(terms.len(), self.terms, "ledger: terms");
-        for (k, &term) in terms.iter().enumerate() {
+        for (k, &term) in terms.iter().enumerate().filter(|(_, t)| !t.is_none()) {
             if s.on_cpu() {
                 let step = s.step_number();
                 let ([sums, stop], [term]) = s.views([self.sums, self.stop], [term]);

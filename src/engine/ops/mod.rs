@@ -9,6 +9,7 @@ pub mod activation;
 pub mod aggregate;
 pub mod batch_norm;
 pub mod batch_norm_images;
+pub mod bce;
 pub mod centres;
 pub mod classes;
 pub mod consistency;
@@ -24,6 +25,7 @@ pub mod linear;
 pub mod logistic;
 pub mod losses;
 pub mod noise;
+pub mod norms;
 pub mod prime_dual;
 pub mod reduce;
 pub mod reverse;
@@ -32,6 +34,7 @@ pub mod shape;
 pub mod sinkhorn;
 pub mod small;
 pub mod spectrum;
+pub mod tables;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod transport;
@@ -49,6 +52,7 @@ mod tests {
     use super::prime_dual::Pace;
     use super::sinkhorn::Masses;
     use super::small::Smallest;
+    use super::tables::{TableAdam, Untouched};
     use super::testing::values;
     use super::transport::Towards;
     use crate::device::{Device, sources};
@@ -72,6 +76,8 @@ mod tests {
         let mut adam = Adam::new(&mut s, 0, AdamSettings::default()).unwrap();
         let sgd = Sgd::new(&mut s, "0", 0, SgdSettings { rate: 0.1, momentum: 0.9, l2: 0.0 });
         let average = MovingAverage::new(&mut s, "0", 0, 0.99).unwrap();
+        let table = s.table("table", 1, [20, p], &values(20 * p, 9)).unwrap();
+        let rows_adam = TableAdam::new(&mut s, 1, AdamSettings::default(), Untouched::Dense).unwrap();
         let knob = s.knob(0.5);
         let ledger = Ledger::new(&mut s, 4).unwrap();
         adam.set_step(&mut s, 1, 1.0);
@@ -106,6 +112,8 @@ mod tests {
         let [blended, _] = s.blend([z, carried], Var::NONE, inverses[0], 0.5);
         let more = [s.kl(a, b), s.mean_square(c, z), s.mean_square(blended, a)];
         let part = s.rows_part(a, 1, rows - 1);
+        let part = s.scaled(part, 0.5);
+        let part = s.columns_part(part, 0, p);
         let classes = s.constant([rows - 1, 1], &[1.0; 8]);
         let code = s.one_hot(classes, 2, 2);
         let wide = s.beside(part, code);
@@ -117,11 +125,22 @@ mod tests {
         let sure = s.constant([rows, 2], &[9.0; 18]);
         let centres = s.leaf([2, p], &values(2 * p, 6));
         let near = [s.centre_distance(shares, sure, centres, 0.4)];
-        let losses: Vec<_> =
-            said.into_iter().chain(near).chain(terms).chain(more).chain(adversarial).map(|t| (t, Weight::Fixed(1.0))).collect();
+        let (latent, weighted) = (s.table_rows(table, order, rows), s.leaf([rows, p], &values(rows * p, 7)));
+        let latent = [s.mean_norm(latent, false), s.bce_with_logits(weighted, shares, 3.0)];
+        let losses: Vec<_> = latent
+            .into_iter()
+            .chain(said)
+            .chain(near)
+            .chain(terms)
+            .chain(more)
+            .chain(adversarial)
+            .map(|t| (t, Weight::Fixed(1.0)))
+            .collect();
         s.backward(&losses);
         s.clip_gradients(0, 1.0);
         adam.step(&mut s, &ledger);
+        rows_adam.step(&mut s, &ledger);
+        s.settle_tables();
         sgd.unwrap().step(&mut s, &ledger);
         average.step(&mut s, &ledger);
         s.clamp_min(w, -1.0, &ledger);

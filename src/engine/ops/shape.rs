@@ -1,12 +1,14 @@
-//! Parts of a matrix and matrices side by side.
+//! Parts of a matrix, matrices side by side, multiples.
 //!
 //!   detached    y = x, through which no gradient passes
 //!   rows_part   y_r = x_{first + r}                        dx_{first + r} += dy_r; y lies where x does, nothing is copied
 //!   beside      y = (a | b)                                da, db: their columns of dy
+//!   columns     y_c = x_{first + c} of every row             dx_{first + c} += dy_c
 //!   stacked     y = (a; b; ..)                             da, db, ..: their rows of dy
 //!   transposed  y = xᵀ                                     dx = dyᵀ
+//!   scaled      y = c x                                    dx = c dy
 //!   shapes      x [B, D], y [rows, D]; a [B, p], b [B, q], y [B, p + q]; a [m, D], b [n, D], y [m + n + .., D]; x [B, D], y [D, B]
-//!   kernels     add_to, beside_fwd, beside_bwd, transpose                                         (kernels/shape.cu)
+//!   kernels     add_to, beside_fwd, take_columns, columns_bwd, transpose, scale_to                                     (kernels/shape.cu)
 
 use crate::device::cpu;
 use crate::device::launch::Grid;
@@ -15,7 +17,9 @@ use crate::engine::{Step, Var};
 
 static ROWS_PART: Op = Op { name: "rows_part", backward: rows_part_backward };
 static BESIDE: Op = Op { name: "beside", backward: beside_backward };
+static COLUMNS_PART: Op = Op { name: "columns_part", backward: columns_part_backward };
 static STACKED: Op = Op { name: "stacked", backward: stacked_backward };
+static SCALED: Op = Op { name: "scaled", backward: scaled_backward };
 static TRANSPOSED: Op = Op { name: "transposed", backward: transposed_backward };
 
 impl Step {
@@ -32,6 +36,17 @@ impl Step {
         let flat = self.part(x, first * cols, rows * cols);
         let y = self.reshaped(flat, [rows, cols]);
         self.record(&ROWS_PART, [x], y, [0.0; 4], [first as u32, 0, 0, 0]);
+        y
+    }
+
+    /// Columns `first..first + cols` of x, copied: [B, cols].
+    #[track_caller]
+    pub fn columns_part(&mut self, x: Var, first: usize, cols: usize) -> Var {
+        let [rows, all] = self.dims(x);
+        assert!(first + cols <= all, "columns_part: columns {first}..{} of {all}", first + cols);
+        let y = self.alloc([rows, cols]);
+        take_columns(self, y, x, first, false);
+        self.record(&COLUMNS_PART, [x], y, [0.0; 4], [first as u32, 0, 0, 0]);
         y
     }
 
@@ -64,6 +79,14 @@ impl Step {
         let y = self.alloc([cols, rows]);
         self.transpose(y, x, false);
         self.record(&TRANSPOSED, [x], y, [0.0; 4], [0; 4]);
+        y
+    }
+
+    /// c x.
+    pub fn scaled(&mut self, x: Var, c: f32) -> Var {
+        let y = self.alloc(self.dims(x));
+        scale_to(self, y, x, c, false);
+        self.record(&SCALED, [x], y, [c, 0.0, 0.0, 0.0], [0; 4]);
         y
     }
 
@@ -114,6 +137,24 @@ impl Step {
     }
 }
 
+/// y (+)= c x
+fn scale_to(s: &mut Step, y: Var, x: Var, c: f32, add: bool) {
+    let n = s.size(x);
+    if s.on_cpu() {
+        let ([y], [x]) = s.views([y], [x]);
+        cpu::chunks(y, |start, y| y.iter_mut().zip(&x[start..]).for_each(|(y, x)| *y = if add { *y } else { 0.0 } + c * x));
+    } else {
+        let args = [s.ptr(y), s.ptr(x), n.into(), c.into(), add.into()];
+        s.launch("scale_to", Grid::over(n), &args);
+    }
+}
+
+fn scaled_backward(s: &mut Step, node: &Node) {
+    let dy = s.grad(node.y).expect("the gradient has arrived");
+    let (dx, add) = s.grad_slot(node.x[0]);
+    scale_to(s, dx, dy, node.k[0], add);
+}
+
 fn rows_part_backward(s: &mut Step, node: &Node) {
     let (x, first) = (node.x[0], node.n[0] as usize);
     let dy = s.grad(node.y).expect("the gradient has arrived");
@@ -124,6 +165,24 @@ fn rows_part_backward(s: &mut Step, node: &Node) {
     let (cols, n) = (s.dims(x)[1], s.size(dy));
     let part = s.part(dx, first * cols, n);
     s.add_to(part, dy);
+}
+
+fn columns_part_backward(s: &mut Step, node: &Node) {
+    let (x, first, dy) = (node.x[0], node.n[0] as usize, s.grad(node.y).expect("the gradient has arrived"));
+    let (dx, add) = s.grad_slot(x);
+    if !add {
+        s.zero(dx);
+    }
+    let ([rows, cols], all) = (s.dims(dy), s.dims(x)[1]);
+    if s.on_cpu() {
+        let ([dx], [dy]) = s.views([dx], [dy]);
+        for (dx, dy) in dx.chunks_exact_mut(all.max(1)).zip(dy.chunks_exact(cols.max(1))) {
+            dx[first..first + cols].iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy);
+        }
+    } else {
+        let args = [s.ptr(dx), s.ptr(dy), rows.into(), cols.into(), first.into(), all.into()];
+        s.launch("columns_bwd", Grid::over(rows * cols), &args);
+    }
 }
 
 fn stacked_backward(s: &mut Step, node: &Node) {
@@ -149,23 +208,27 @@ fn transposed_backward(s: &mut Step, node: &Node) {
 fn beside_backward(s: &mut Step, node: &Node) {
     let [a, b, ..] = node.x;
     let dy = s.grad(node.y).expect("the gradient has arrived");
-    let [rows, all] = s.dims(dy);
     let p = s.dims(a)[1];
     for (v, first) in [(a, 0), (b, p)] {
         if !s.wants(v) {
             continue;
         }
         let (d, add) = s.grad_slot(v);
-        let cols = s.dims(v)[1];
-        if s.on_cpu() {
-            let ([d], [dy]) = s.views([d], [dy]);
-            for (d, dy) in d.chunks_exact_mut(cols.max(1)).zip(dy.chunks_exact(all)) {
-                d.iter_mut().zip(&dy[first..]).for_each(|(d, dy)| *d = if add { *d + dy } else { *dy });
-            }
-        } else {
-            let args = [s.ptr(d), s.ptr(dy), rows.into(), cols.into(), first.into(), all.into(), add.into()];
-            s.launch("beside_bwd", Grid::over(rows * cols), &args);
+        take_columns(s, d, dy, first, add);
+    }
+}
+
+/// y (+)= x's columns from `first` on, as many as y has
+fn take_columns(s: &mut Step, y: Var, x: Var, first: usize, add: bool) {
+    let ([rows, cols], all) = (s.dims(y), s.dims(x)[1]);
+    if s.on_cpu() {
+        let ([y], [x]) = s.views([y], [x]);
+        for (y, x) in y.chunks_exact_mut(cols.max(1)).zip(x.chunks_exact(all.max(1))) {
+            y.iter_mut().zip(&x[first..]).for_each(|(y, x)| *y = if add { *y + x } else { *x });
         }
+    } else {
+        let args = [s.ptr(y), s.ptr(x), rows.into(), cols.into(), first.into(), all.into(), add.into()];
+        s.launch("take_columns", Grid::over(rows * cols), &args);
     }
 }
 
@@ -214,6 +277,34 @@ mod tests {
                     s.stacked(&parts)
                 },
                 |x| [turned(&x[0]), turned(&x[0])].concat(),
+            );
+        }
+    }
+
+    #[test]
+    fn a_multiple_passes_its_multiple_back() {
+        prove(
+            &[operand([5, 3], 1)],
+            1e-6,
+            |s, v| {
+                let (a, b) = (s.scaled(v[0], -0.5), s.scaled(v[0], 3.0));
+                s.beside(a, b)
+            },
+            |x| x[0].chunks_exact(3).flat_map(|x| [-0.5, 3.0].map(|c| x.iter().map(move |x| c * x).collect::<Vec<_>>()).concat()).collect(),
+        );
+    }
+
+    #[test]
+    fn columns_pass_their_gradients_to_their_place() {
+        for [rows, all, first, cols] in [[1, 1, 0, 1], [5, 7, 2, 3], [33, 20, 0, 19], [4, 6, 5, 1]] {
+            prove(
+                &[operand([rows, all], 1)],
+                1e-6,
+                |s, v| {
+                    let (a, b) = (s.columns_part(v[0], first, cols), s.columns_part(v[0], 0, all));
+                    s.beside(a, b)
+                },
+                |x| x[0].chunks_exact(all).flat_map(|x| [&x[first..first + cols], x].concat()).collect(),
             );
         }
     }

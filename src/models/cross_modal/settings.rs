@@ -1,15 +1,9 @@
 //! The options of both instances, and what is worked out from the data.
 
 use crate::error::{Error, Result};
-use crate::models::options::{Kind, OptionSpec, Per, TOP_GENES, TOP_GENES_BY, Value};
+use crate::models::options::{Kind, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
 use crate::models::settings::Settings;
 use crate::models::{Facts, Labels, inference};
-
-const POSITIVE: Kind = Kind::Float { min: 0.0, max: f64::MAX };
-
-const fn option(name: &'static str, per: Per, kind: Kind, default: &'static str, help: &'static str) -> OptionSpec {
-    OptionSpec { name, per, kind, default, help }
-}
 
 pub(super) static OPTIONS: &[OptionSpec] = &[
     option("instance", Per::Run, Kind::Choice(&["fc", "image"]), "auto", "networks and losses: auto is image where there are images"),

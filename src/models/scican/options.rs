@@ -1,16 +1,10 @@
 //! sciCAN's options, and what of them follows from the data.
 
 use super::super::inference;
-use super::super::options::{Kind, OptionSpec, Per, TOP_GENES_BY, Value};
+use super::super::options::{Kind, OptionSpec, POSITIVE, Per, TOP_GENES_BY, Value, option};
 use super::super::settings::Settings;
 use super::super::{Facts, Labels};
 use crate::error::{Error, Result};
-
-const POSITIVE: Kind = Kind::Float { min: 0.0, max: f64::MAX };
-
-const fn option(name: &'static str, per: Per, kind: Kind, default: &'static str, help: &'static str) -> OptionSpec {
-    OptionSpec { name, per, kind, default, help }
-}
 
 pub(super) static OPTIONS: &[OptionSpec] = &[
     option(
