@@ -14,7 +14,7 @@ fn epochs(c: &mut Criterion) {
     let spec = SimulateSpec { recipe: "branching", cells: Some(20_000), ..Default::default() };
     simulate(&spec, &path, &mut Hooks::default()).expect("the dataset is made");
     let dataset = Dataset::open(&path).expect("the dataset opens");
-    let mut loading = Loading::new(&dataset, "none", 256, 0).expect("the dataset is read");
+    let mut loading = Loading::new(&dataset, "none", 256, Default::default(), 0).expect("the dataset is read");
     let mut group = c.benchmark_group("load");
     group.throughput(Throughput::Elements(loading.cells()[1] as u64)).sample_size(20);
     group.bench_function("branching-20000/256", |b| b.iter(|| loading.epoch(&AtomicBool::new(false)).expect("an epoch")));

@@ -6,6 +6,7 @@
 //! cargo run --release --example pair_views
 //! ```
 
+use couplet::data::shuffle::Shuffle;
 use couplet::data::simulate::{SimulateSpec, simulate};
 use couplet::data::{Dataset, Hooks};
 use couplet::device::Device;
@@ -39,6 +40,7 @@ fn main() -> Result<()> {
         seed: 0,
         holdout: Some("0.2".parse()?),
         paired: 1.0,
+        shuffle: Shuffle::Exact,
         labels: None,
         run_dir: run.clone(),
         resume: false,

@@ -19,6 +19,7 @@ pub mod history;
 pub mod parts;
 pub mod rows;
 pub mod sparse;
+pub mod sparse_rows;
 pub mod tensors;
 
 pub use config::{Config, ModalityShape};
@@ -226,6 +227,7 @@ mod tests {
             ran_on: "cpu, 1 thread".into(),
             holdout: None,
             paired: 1.0,
+            shuffle: Default::default(),
             labels: None,
             modalities: vec![],
             options: "lr = 0.001\n".into(),

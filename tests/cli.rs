@@ -230,6 +230,58 @@ fn embed_takes_files_in_place_of_a_dataset_and_leaves_no_trace_of_them() {
 }
 
 #[test]
+fn translate_keeps_the_largest_values_of_each_cell_as_a_sparse_matrix() {
+    let run = made().path("run");
+    let (a, b) = names(&made().path("data"));
+    let dir = tempfile::tempdir().unwrap();
+    let out = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let base = ["translate", &run, "--from", &a, "--to", &b, "--device", "cpu"];
+    let translate = |more: &[&str]| ok(&[&base[..], more].concat());
+    translate(&["--out", &out("all.csv")]);
+    let all = fs::read_to_string(out("all.csv")).unwrap();
+    let dense: Vec<Vec<f32>> = all.lines().skip(1).map(|l| l.split(',').skip(1).map(|x| x.parse().unwrap()).collect()).collect();
+    assert!(translate(&["--top", "3", "--out", &out("t.npz")]).contains("180 values kept"));
+    // What is written is a matrix that import reads: three values a cell, the largest of the dense one's.
+    let imported = |file: &str| {
+        let d = out(&format!("{file}.d"));
+        let _ = fs::remove_dir_all(&d);
+        ok(&["import", "--modality", &format!("x={}", out(file)), "--out", &d]);
+        let dataset = couplet::data::Dataset::open(Path::new(&d)).unwrap();
+        assert!(dataset.modality(0).is_sparse());
+        (0..60).map(|r| dataset.modality(0).sparse_row(r).unwrap().map(|(c, v)| (c.to_vec(), v.to_vec())).unwrap()).collect::<Vec<_>>()
+    };
+    for (row, (columns, values)) in dense.iter().zip(imported("t.npz")) {
+        assert_eq!(columns.len(), 3);
+        assert!(columns.iter().zip(&values).all(|(&c, &v)| row[c as usize] == v));
+        let least = values.iter().map(|v| v.abs()).fold(f32::INFINITY, f32::min);
+        assert_eq!(row.iter().filter(|v| v.abs() >= least).count(), 3);
+    }
+    translate(&["--threshold", "0.5", "--top", "7", "--out", &out("t.csv")]);
+    let lines = fs::read_to_string(out("t.csv")).unwrap();
+    let kept = dense.iter().map(|row| row.iter().filter(|v| v.abs() >= 0.5).count().min(7)).sum::<usize>();
+    assert_eq!((lines.lines().count(), lines.lines().next().unwrap()), (1 + kept, "cell,feature,value"));
+    if cfg!(feature = "hdf5") {
+        translate(&["--top", "3", "--out", &out("x.h5ad")]);
+        assert_eq!(imported("x.h5ad"), imported("t.npz"));
+        translate(&["--threshold", "1e9", "--layer", "imputed", "--out", &out("none.h5ad")]);
+        let said = ok(&["import", "--modality", &format!("x={}#imputed", out("none.h5ad")), "--out", &out("none")]);
+        assert!(said.contains("sparse") && said.contains("0.0 %"), "{said}");
+        translate(&["--layer", "imputed", "--out", &out("dense.h5ad")]);
+        refused(&["import", "--modality", &format!("x={}", out("dense.h5ad")), "--out", &out("no")], &["imputed"]);
+    }
+    for (more, says) in [
+        (&["--out", "x.npz"][..], "--top or --threshold"),
+        (&["--out", "x.npy", "--top", "3"], ".npz"),
+        (&["--out", "x.csv", "--top", "0"], "--top"),
+        (&["--out", "x.csv", "--threshold", "-1"], "a number from 0"),
+        (&["--out", "x.csv", "--layer", "l"], ".h5ad"),
+        (&["--out", "x.h5ad", "--layer", "a/b"], "no slash"),
+    ] {
+        refused(&[&base[..], more].concat(), &[says]);
+    }
+}
+
+#[test]
 fn translate_writes_cells_by_features_in_either_space() {
     let (data, run) = (made().path("data"), made().path("run"));
     let (a, b) = names(&data);
@@ -692,4 +744,56 @@ fn unknown_commands_and_flags_name_the_nearest() {
     refused(&[], &["couplet --help"]);
     assert!(ok(&["--help"]).contains("simulate"));
     assert!(ok(&["--version"]).starts_with("couplet "));
+}
+
+// ---- chosen features, shuffling by blocks ------------------------------------------------------------
+
+#[test]
+fn features_that_vary_most_are_chosen_on_training_cells_and_kept_with_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    ok(&["simulate", "atlas", "--like", "multiome", "--cells", "120", "--features", "60,40", "--out", &path("d")]);
+    for (model, more, given) in [
+        ("coupled", &["--set", "hidden=8", "--set", "latent=2"][..], "30 of its features"),
+        ("jamie", &["--set", "pca_dim=9", "--set", "align=0"], "9 principal components of 30 of its features"),
+    ] {
+        let run = path(model);
+        let base = ["train", model, &path("d"), "--out", &run, "--epochs", "3", "--holdout", "0.25", "--device", "cpu"];
+        let said = ok(&[&base[..], more, &["--set", "n_top_genes.rna=30", "--batch-size", "32"]].concat());
+        assert!(said.contains(given), "{said}");
+        let config = fs::read_to_string(format!("{run}/config.toml")).unwrap();
+        assert!(config.contains("top_genes_by.rna = \"seurat-v3\"") && config.contains("n_top_genes.atac = 0"), "{config}");
+        // What the run kept is enough: embedding, imputing all features, measuring those that the model has.
+        ok(&["embed", &run, "--from", "rna", "--out", &path("z.npy"), "--device", "cpu"]);
+        assert_eq!(fs::read(path("z.npy")).unwrap(), fs::read(format!("{run}/embedding.rna.npy")).unwrap());
+        ok(&["translate", &run, "--from", "atac", "--to", "rna", "--out", &path("t.csv"), "--device", "cpu"]);
+        assert_eq!(fs::read_to_string(path("t.csv")).unwrap().lines().next().unwrap().split(',').count(), 61);
+        assert!(ok(&["evaluate", &run, "--device", "cpu"]).contains("recon_mse.rna"));
+    }
+    refused(&["train", "coupled", &path("d"), "--out", &path("x"), "--set", "top_genes_by=best"], &["seurat-v3, dispersion, variance"]);
+    assert!(!Path::new(&path("x")).exists());
+}
+
+#[test]
+fn shuffling_by_blocks_is_kept_and_a_run_goes_on_with_it() {
+    let data = made().path("data");
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let train = |name: &str, more: &[&str]| ok(&[&["train", "coupled", &data, "--out", &path(name)][..], more, &QUICK].concat());
+    let weights = |name: &str| fs::read(format!("{}/model.safetensors", path(name))).unwrap();
+    train("a", &["--shuffle", "block"]);
+    train("b", &["--shuffle", "block"]);
+    train("c", &[]);
+    assert!(weights("a") == weights("b") && weights("a") != weights("c"));
+    assert!(fs::read_to_string(format!("{}/config.toml", path("a"))).unwrap().contains("shuffle = \"block\""));
+    refused(
+        &[&["train", "coupled", &data, "--out", &path("a"), "--resume", "--shuffle", "exact"][..], &QUICK].concat(),
+        &["shuffle = block, not exact"],
+    );
+    refused(&["train", "coupled", &data, "--out", &path("d"), "--shuffle", "blocks"], &["exact, block"]);
+    // Three epochs, then three more, are six.
+    let six = ["--device", "cpu", "--epochs", "6", "--set", "hidden=8", "--threads", "1"];
+    ok(&[&["train", "coupled", &data, "--out", &path("a"), "--resume"][..], &six].concat());
+    ok(&[&["train", "coupled", &data, "--out", &path("whole"), "--shuffle", "block"][..], &six].concat());
+    assert!(weights("a") == weights("whole"), "the resumed run ends elsewhere");
 }

@@ -3,6 +3,7 @@
 
 use couplet::data::formats::ModalitySource;
 use couplet::data::import::{ImportSpec, import};
+use couplet::data::shuffle::Shuffle;
 use couplet::data::simulate::{SimulateSpec, simulate};
 use couplet::data::{Dataset, Hooks};
 use couplet::device::Device;
@@ -155,6 +156,7 @@ fn run(dataset: &Dataset, device: Device, out: &Path, more: &[&str], until: usiz
         seed: 5,
         holdout: None,
         paired: 1.0,
+        shuffle: Shuffle::Exact,
         labels: None,
         run_dir: out.to_path_buf(),
         resume,

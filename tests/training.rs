@@ -4,6 +4,7 @@
 use couplet::data::formats::ModalitySource;
 use couplet::data::import::{ImportSpec, import};
 use couplet::data::pairs::PairsRule;
+use couplet::data::shuffle::Shuffle;
 use couplet::data::{Dataset, Hooks};
 use couplet::device::Device;
 use couplet::engine::{Precision, init};
@@ -60,6 +61,7 @@ fn run_model(model: &str, dataset: &Dataset, device: Device, out: &Path, options
         seed: 5,
         holdout: None,
         paired: 1.0,
+        shuffle: Shuffle::Exact,
         labels: None,
         run_dir: out.to_path_buf(),
         resume: false,
@@ -296,6 +298,7 @@ fn cross_modal_takes_every_switch() {
         seed: 5,
         holdout: Some("0.2".parse().unwrap()),
         paired: 1.0,
+        shuffle: Shuffle::Exact,
         labels: Some(labels.to_string()),
         run_dir: dir.path().join(out),
         resume: false,

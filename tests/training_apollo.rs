@@ -58,6 +58,7 @@ fn run(dataset: &Dataset, device: Device, out: &Path, given: Given) -> Result<Tr
         seed: 5,
         holdout: given.holdout.then(|| Holdout::parse("0.2").unwrap()),
         paired: 1.0,
+        shuffle: Default::default(),
         labels: None,
         run_dir: out.to_path_buf(),
         resume: given.resume,

@@ -3,6 +3,7 @@
 
 use couplet::data::formats::ModalitySource;
 use couplet::data::import::{ImportSpec, import};
+use couplet::data::shuffle::Shuffle;
 use couplet::data::simulate::{SimulateSpec, simulate};
 use couplet::data::{Dataset, Hooks};
 use couplet::device::Device;
@@ -43,6 +44,7 @@ fn run_until(dataset: &Dataset, device: Device, out: &Path, options: &[&str], st
         seed: 5,
         holdout: None,
         paired: 1.0,
+        shuffle: Shuffle::Exact,
         labels: None,
         run_dir: out.to_path_buf(),
         resume,

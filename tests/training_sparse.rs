@@ -1,6 +1,7 @@
 //! What a training on non-zeros alone promises, for every model that reads features: the losses of the dense training to rounding, the same
 //! bits on any number of threads and after a stop, the same losses on the kernels, and a sentence where rows are not sparse.
 
+use couplet::data::shuffle::Shuffle;
 use couplet::data::simulate::{SimulateSpec, simulate};
 use couplet::data::{Dataset, Hooks};
 use couplet::device::Device;
@@ -38,6 +39,7 @@ fn run(model: &str, dataset: &Dataset, device: Device, out: &Path, options: &[&s
         holdout: None,
         paired: 1.0,
         labels: None,
+        shuffle: Shuffle::Exact,
         run_dir: out.to_path_buf(),
         resume,
         stop: &stop,

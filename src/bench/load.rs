@@ -5,6 +5,7 @@ use super::anonymous_memory;
 use crate::data::Dataset;
 use crate::data::plan::Plan;
 use crate::data::preprocess::Recipe;
+use crate::data::shuffle::Shuffle;
 use crate::device::Device;
 use crate::engine::{Precision, Step};
 use crate::error::{Error, Result};
@@ -40,15 +41,15 @@ pub struct Loading {
 
 impl Loading {
     /// Fits the preprocessing on all cells (`count_recipe` is what counts get) and makes room for minibatches of `batch` cells.
-    pub fn new(dataset: &Dataset, count_recipe: &str, batch: usize, seed: u64) -> Result<Loading> {
+    pub fn new(dataset: &Dataset, count_recipe: &str, batch: usize, shuffle: Shuffle, seed: u64) -> Result<Loading> {
         let mut step = Step::new(Device::cpu(), seed, Precision::F32)?;
         let modalities = dataset.modalities();
         let rows: Vec<Vec<u32>> = modalities.iter().map(|m| (0..m.cells() as u32).collect()).collect();
-        let plan = Plan::new(seed, batch, rows.clone(), Vec::new());
+        let plan = Plan::new(seed, batch, rows.clone(), Vec::new()).shuffled(shuffle);
         let (mut inputs, mut ways) = (Vec::new(), Vec::new());
         for (m, rows) in rows.iter().enumerate() {
             let recipe = Recipe::parse("auto")?.resolve(&modalities[m], count_recipe, false)?;
-            inputs.push(Input::fit(&modalities[m], rows, &recipe, 0, seed)?);
+            inputs.push(Input::fit(&modalities[m], rows, &recipe, None, 0, seed)?);
             ways.push(Way { resident: false, sparse: None });
         }
         let feeds = Feeds::new(&mut step, dataset, &mut inputs, ways, plan.slots(), plan.batch())?;
@@ -76,8 +77,16 @@ impl Loading {
 }
 
 /// Reads whole epochs until `atleast` has passed, in minibatches of `batch` cells.
-pub fn run(dataset: &Dataset, count_recipe: &str, batch: usize, atleast: Duration, seed: u64, stop: &AtomicBool) -> Result<LoadFigure> {
-    let mut loading = Loading::new(dataset, count_recipe, batch, seed)?;
+pub fn run(
+    dataset: &Dataset,
+    count_recipe: &str,
+    batch: usize,
+    shuffle: Shuffle,
+    atleast: Duration,
+    seed: u64,
+    stop: &AtomicBool,
+) -> Result<LoadFigure> {
+    let mut loading = Loading::new(dataset, count_recipe, batch, shuffle, seed)?;
     let [batch, in_epoch] = loading.cells();
     let row_bytes: f64 = dataset.modalities().iter().map(|m| m.stored_bytes() as f64 / m.cells().max(1) as f64).sum();
     let (mut cells, mut peak) = (0u64, anonymous_memory());

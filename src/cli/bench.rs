@@ -77,6 +77,9 @@ struct Loading {
     /// Cells of a minibatch
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: u32,
+    /// How an epoch passes over the cells
+    #[arg(long, value_name = "exact|block", default_value = "exact", value_parser = ["exact", "block"])]
+    shuffle: String,
     /// Whole epochs are read for at least so long
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     seconds: f64,
@@ -150,7 +153,8 @@ fn time_loading(args: Loading) -> Result<()> {
     let imported = PathBuf::from(format!(".couplet-bench.{}", std::process::id()));
     let Opened { dataset, .. } = &args.data.open(Place { default: args.named, imported, keep: false, reuse: false }, &stop)?;
     let recipe = "counts10k-log1p,standardise";
-    let figure = load::run(dataset, recipe, args.batch_size as usize, Duration::from_secs_f64(args.seconds), 0, &stop)?;
+    let figure =
+        load::run(dataset, recipe, args.batch_size as usize, args.shuffle.parse()?, Duration::from_secs_f64(args.seconds), 0, &stop)?;
     if args.json {
         return say(json(&figure)?);
     }

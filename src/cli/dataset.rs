@@ -2,7 +2,8 @@
 
 use super::{note, progress};
 use couplet::data::Dataset;
-use couplet::data::formats::{ModalitySource, RowsAre};
+use couplet::data::formats::{ModalitySource, RowsAre, split_key};
+use couplet::data::gene_activity::{GeneActivity, Peaks};
 use couplet::data::import::{ImportSpec, LabelSource, import};
 use couplet::data::pairs::PairsRule;
 use couplet::error::{Error, Result};
@@ -28,6 +29,17 @@ pub struct FileArgs {
     /// Use dense matrices where they are, if they are uncompressed (.npy, .h5ad), instead of copying them
     #[arg(long, requires = "modality")]
     pub in_place: bool,
+    /// Turn the peaks of a modality into the activity of genes: where its columns lie, in their order, or var if their names say it
+    /// (chr1:100-200). NAME is needed where the columns of several modalities would fit
+    #[arg(long, value_name = "[NAME=]PEAKS.bed|var", requires_all = ["modality", "genes"])]
+    pub gene_activity: Option<String>,
+    /// The genes of --gene-activity, .bed (name in the fourth, strand in the sixth column) or .gtf, .gz too; ATTRIBUTE of a GTF names
+    /// them [default: gene_name, else gene_id]
+    #[arg(long, value_name = "GENES.gtf|bed[#ATTRIBUTE]", requires = "gene_activity")]
+    pub genes: Option<String>,
+    /// Let the bodies of the genes begin so many bases before transcription does
+    #[arg(long, value_name = "BASES", requires = "gene_activity", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1 << 40))]
+    pub upstream: u64,
 }
 
 /// A DATASET, wherever one stands.
@@ -90,8 +102,19 @@ impl FileArgs {
             rows: self.rows.as_deref().map(RowsAre::parse).transpose()?,
             missing_nan: self.missing.is_some(),
             in_place: self.in_place,
+            activity: self.activity(),
             modalities,
         })
+    }
+
+    /// What `--gene-activity` and `--genes` say.
+    fn activity(&self) -> Option<GeneActivity> {
+        let (peaks, genes) = (self.gene_activity.as_ref()?, self.genes.as_ref()?);
+        let named = peaks.split_once('=').filter(|(_, file)| !file.is_empty() && !Path::new(peaks).exists());
+        let (modality, peaks) = named.map_or((None, peaks.as_str()), |(name, file)| (Some(name.to_string()), file));
+        let peaks = if peaks == "var" { Peaks::Names } else { Peaks::Bed(peaks.into()) };
+        let (genes, attribute) = split_key(genes);
+        Some(GeneActivity { modality, peaks, genes, attribute, upstream: self.upstream })
     }
 
     /// What `couplet import` imports: every `--labels` is a table.

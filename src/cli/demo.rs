@@ -50,6 +50,7 @@ pub fn run(args: Args) -> Result<()> {
         seed: 0,
         holdout: Some(Holdout::Fraction(0.2)),
         paired: 1.0,
+        shuffle: Default::default(),
         labels: None,
         out: &run,
         resume: false,

@@ -1,5 +1,6 @@
 //! What a run is given beside the options of its model, by flags, by a `--config` file, or by the run that is resumed.
 
+use couplet::data::shuffle::Shuffle;
 use couplet::error::{Error, Result};
 use couplet::models::settings::{Settings, Source};
 use couplet::run::Config;
@@ -15,6 +16,7 @@ pub struct Given {
     pub precision: Option<String>,
     pub holdout: Option<String>,
     pub paired: Option<f64>,
+    pub shuffle: Option<String>,
     pub labels: Option<String>,
     /// Options of the model, and the file that they stand in.
     pub options: Option<(PathBuf, toml::Table)>,
@@ -30,6 +32,10 @@ impl Given {
             Some(v) => v.as_str().map(|s| Some(s.to_string())).ok_or_else(|| wrong(key, "a text")),
         };
         let (model, dataset, precision) = (text("model")?, text("dataset")?, text("precision")?);
+        let shuffle = text("shuffle")?;
+        if shuffle.as_deref().is_some_and(|s| s.parse::<Shuffle>().is_err()) {
+            return Err(wrong("shuffle", "exact or block"));
+        }
         let (holdout, labels) = (text("holdout").or_else(|e| number(&table, "holdout").ok_or(e))?, text("labels")?);
         let seed = match table.get("seed").map(|v| v.as_integer().and_then(|s| u64::try_from(s).ok())) {
             Some(None) => return Err(wrong("seed", "a whole number from 0")),
@@ -41,7 +47,7 @@ impl Given {
         };
         let dataset = dataset.map(|d| path.parent().unwrap_or(Path::new("")).join(d));
         table.retain(|key, _| !GIVEN.contains(&key) && !TOLD.contains(&key));
-        Ok(Given { model, dataset, seed, precision, holdout, paired, labels, options: Some((path.to_path_buf(), table)) })
+        Ok(Given { model, dataset, seed, precision, holdout, paired, shuffle, labels, options: Some((path.to_path_buf(), table)) })
     }
 
     /// Of a run that exists.
@@ -53,6 +59,7 @@ impl Given {
             precision: Some(config.precision.clone()),
             holdout: config.holdout.clone(),
             paired: Some(config.paired),
+            shuffle: Some(config.shuffle.to_string()),
             labels: config.labels.clone(),
             options: Some((dir.join("config.toml"), config.options_table()?)),
         })
@@ -68,6 +75,7 @@ impl Given {
             precision: self.precision.or(weaker.precision),
             holdout: self.holdout.or(weaker.holdout),
             paired: self.paired.or(weaker.paired),
+            shuffle: self.shuffle.or(weaker.shuffle),
             labels: self.labels.or(weaker.labels),
             options: None,
         }
@@ -91,6 +99,7 @@ impl Given {
             .or_else(|| differs("precision", &self.precision, &run.precision))
             .or_else(|| differs("holdout", &self.holdout, &run.holdout))
             .or_else(|| differs("paired", &number(self.paired), &number(run.paired)))
+            .or_else(|| differs("shuffle", &self.shuffle, &run.shuffle))
             .or_else(|| differs("labels", &self.labels, &run.labels));
         match found {
             None => Ok(()),
@@ -131,7 +140,13 @@ mod tests {
     fn a_value_of_the_wrong_type_names_file_and_key() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("my.toml");
-        for (text, key) in [("seed = -1", "seed"), ("paired = 2", "paired"), ("labels = 3", "labels"), ("holdout = true", "holdout")] {
+        for (text, key) in [
+            ("seed = -1", "seed"),
+            ("paired = 2", "paired"),
+            ("labels = 3", "labels"),
+            ("holdout = true", "holdout"),
+            ("shuffle = \"no\"", "shuffle"),
+        ] {
             std::fs::write(&path, text).unwrap();
             let e = Given::read(&path).err().unwrap();
             assert!(e.exit_code() == 2 && e.to_string().contains(&format!("my.toml, key {key:?}")), "{e}");

@@ -96,6 +96,7 @@ fn row(m: &Modality) -> [String; 8] {
     };
     let missing = if facts.missing == 0 { "-".into() } else { format!("{} ({})", facts.missing, percent(facts.missing)) };
     let from = entry.source.key.as_ref().map_or(entry.source.file.clone(), |key| format!("{}#{key}", entry.source.file));
+    let from = entry.source.made.as_ref().map_or(from.clone(), |made| format!("{from}; {made}"));
     let stored = format!("{} {}, {}", entry.layout, entry.dtype, bytes(m.stored_bytes()));
     [m.name().to_string(), m.cells().to_string(), shape, stored, percent(facts.nonzeros), range, missing, from]
 }

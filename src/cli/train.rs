@@ -5,6 +5,7 @@ use super::given::Given;
 use super::progress::{InferBar, TrainBar, duration};
 use super::{DeviceArgs, Precision, fraction, interrupt, note, say_exactly, seed_parser};
 use couplet::data::Dataset;
+use couplet::data::shuffle::Shuffle;
 use couplet::data::split::Holdout;
 use couplet::device::Device;
 use couplet::error::{Error, Result};
@@ -59,6 +60,10 @@ pub struct Args {
     /// Use only this fraction of the known training pairs [default: 1]
     #[arg(long, value_name = "FRACTION", value_parser = fraction)]
     paired: Option<f64>,
+    /// exact: every order of the cells equally likely; block: blocks of neighbouring cells in shuffled order, the cells of 64 blocks
+    /// shuffled among each other, where the disk is slow and the data do not fit the memory [default: exact]
+    #[arg(long, value_name = "exact|block", value_parser = ["exact", "block"])]
+    shuffle: Option<String>,
     /// Continue the run in --out where its checkpoint stands
     #[arg(long)]
     resume: bool,
@@ -125,6 +130,7 @@ pub fn run(args: Args) -> Result<()> {
             seed: given.seed.unwrap_or(0),
             holdout,
             paired: given.paired.unwrap_or(1.0),
+            shuffle: given.shuffle.as_deref().unwrap_or("exact").parse()?,
             labels: given.labels.clone(),
             out: &args.out,
             resume: args.resume,
@@ -147,6 +153,7 @@ impl Args {
             precision: self.precision.map(|p| p.name().to_string()),
             holdout: self.holdout.clone(),
             paired: self.paired,
+            shuffle: self.shuffle.clone(),
             labels: self.data.label_column()?,
             ..Given::default()
         })
@@ -212,6 +219,7 @@ pub struct Job<'a> {
     pub seed: u64,
     pub holdout: Option<Holdout>,
     pub paired: f64,
+    pub shuffle: Shuffle,
     pub labels: Option<String>,
     pub out: &'a Path,
     pub resume: bool,
@@ -236,6 +244,7 @@ pub fn tell(job: Job) -> Result<TrainSummary> {
         seed: job.seed,
         holdout: job.holdout,
         paired: job.paired,
+        shuffle: job.shuffle,
         labels: job.labels,
         run_dir: job.out.to_path_buf(),
         resume: job.resume,

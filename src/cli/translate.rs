@@ -8,6 +8,7 @@ use couplet::error::{Error, Result};
 #[cfg(feature = "hdf5")]
 use couplet::run::h5ad::{Cells, Matrix};
 use couplet::run::rows::{Format, RowsWriter};
+use couplet::run::sparse_rows::{self, Keep, SparseRowsWriter};
 use couplet::train::{self, Trained};
 use std::path::{Path, PathBuf};
 
@@ -29,9 +30,18 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "input")]
     space: Space,
     /// .npy, .csv or .h5ad: rows are the cells of --from, columns the features of --to (X of an .h5ad, with ids and labels in obs);
-    /// images in an .npy keep their axes
+    /// images in an .npy keep their axes. With --top or --threshold .npz (SciPy's), .h5ad (CSR) or .csv (a line an entry)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Keep the N values of largest magnitude of each cell and write a sparse matrix: what is left out counts as 0
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    top: Option<u32>,
+    /// Leave out values of smaller magnitude than this and write a sparse matrix
+    #[arg(long, value_name = "VALUE", value_parser = magnitude)]
+    threshold: Option<f32>,
+    /// Write an .h5ad's layer of this name in place of X
+    #[arg(long, value_name = "NAME")]
+    layer: Option<String>,
     /// Images only: a PNG of some of them side by side, below the measured ones of the same cells where those are known
     #[arg(long, value_name = "FILE.png")]
     sheet: Option<PathBuf>,
@@ -51,9 +61,78 @@ enum Space {
     Model,
 }
 
+/// A number from 0.
+fn magnitude(text: &str) -> std::result::Result<f32, String> {
+    text.parse().ok().filter(|x: &f32| x.is_finite() && *x >= 0.0).ok_or_else(|| "wanted is a number from 0".into())
+}
+
+/// Where the rows go.
+enum Out {
+    Dense(RowsWriter),
+    Sparse(SparseRowsWriter),
+}
+
+impl Out {
+    fn create(args: &Args, dataset: &Dataset, [from, to]: [usize; 2]) -> Result<Out> {
+        let (modality, target) = (dataset.modality(from), dataset.modality(to));
+        let features = target.feature_names();
+        #[cfg(feature = "hdf5")]
+        let cells = || {
+            let mut cells = Cells::of(dataset, &[from])?;
+            cells.add_predictions(&args.run, dataset, &[from])?;
+            Ok::<_, Error>(cells)
+        };
+        if let Some(keep) = args.keep() {
+            return Ok(Out::Sparse(match sparse_rows::Format::of(&args.out)? {
+                #[cfg(feature = "hdf5")]
+                sparse_rows::Format::H5ad => SparseRowsWriter::annotated(&args.out, cells()?, features, args.layer.as_deref(), keep)?,
+                _ => SparseRowsWriter::create(&args.out, modality.cells(), features, keep)?,
+            }));
+        }
+        Ok(Out::Dense(match Format::of(&args.out)? {
+            #[cfg(feature = "hdf5")]
+            Format::H5ad => {
+                let matrix = args.layer.as_deref().map_or(Matrix::X(features), |layer| Matrix::Layer(layer, features));
+                RowsWriter::annotated(&args.out, &cells()?, &matrix)?
+            }
+            _ => RowsWriter::shaped(&args.out, modality.cells(), &["cell"], features, target.shape())?,
+        }))
+    }
+}
+
+impl Args {
+    /// What of a row is kept, if not all.
+    fn keep(&self) -> Option<Keep> {
+        let wanted = self.top.is_some() || self.threshold.is_some();
+        wanted.then(|| Keep { top: self.top.map(|n| n as usize), least: self.threshold.unwrap_or(0.0) })
+    }
+
+    /// An error if what is asked for does not go together.
+    fn check(&self) -> Result<()> {
+        let ending = self.out.extension().and_then(|e| e.to_str()).map(str::to_lowercase);
+        match self.keep() {
+            Some(_) => sparse_rows::Format::of(&self.out).map(|_| ())?,
+            None if ending.as_deref() == Some("npz") => {
+                let message = format!("{}: an .npz is sparse: say what is kept of a cell by --top or --threshold", self.out.display());
+                return Err(Error::usage(message));
+            }
+            None => Format::of(&self.out).map(|_| ())?,
+        }
+        match &self.layer {
+            Some(_) if ending.as_deref() != Some("h5ad") => {
+                Err(Error::usage("--layer names a layer of an .h5ad: leave it out, or let --out end in .h5ad"))
+            }
+            Some(name) if name.is_empty() || name.contains('/') => {
+                Err(Error::usage(format!("--layer \"{name}\": this cannot be the name of a layer, which has letters and no slash")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Translates.
 pub fn run(args: Args) -> Result<()> {
-    let format = Format::of(&args.out)?;
+    args.check()?;
     check_out(&args.out)?;
     if let Some(sheet) = &args.sheet {
         check_out(sheet)?;
@@ -68,28 +147,33 @@ pub fn run(args: Args) -> Result<()> {
         Space::Model => train::Space::Model,
     };
     let modality = dataset.modality(from);
-    let (features, shape) = (dataset.modality(to).feature_names(), dataset.modality(to).shape());
+    let features = dataset.modality(to).features();
     let mut sheet = Sheet::new(&args, dataset, [from, to])?;
-    let mut out = match format {
-        #[cfg(feature = "hdf5")]
-        Format::H5ad => {
-            let mut cells = Cells::of(dataset, &[from])?;
-            cells.add_predictions(&args.run, dataset, &[from])?;
-            RowsWriter::annotated(&args.out, &cells, &Matrix::X(features))?
-        }
-        _ => RowsWriter::shaped(&args.out, modality.cells(), &["cell"], features, shape)?,
-    };
+    let mut out = Out::create(&args, dataset, [from, to])?;
     trained.translate(dataset, from, to, space, &mut |row, x| {
         if let Some(sheet) = &mut sheet {
             sheet.take(row, x);
         }
-        out.row(&[modality.cell_id(row)], x)
+        match &mut out {
+            Out::Dense(out) => out.row(&[modality.cell_id(row)], x),
+            Out::Sparse(out) => out.row(modality.cell_id(row), x),
+        }
     })?;
     if let (Some(sheet), Some(path)) = (sheet, &args.sheet) {
         sheet.save(path, &mut trained, dataset, to, space)?;
     }
-    out.commit()?;
-    say(format!("{}: {} cells x {} features of {}", args.out.display(), modality.cells(), features.len(), args.to))
+    let entries = match out {
+        Out::Dense(out) => {
+            out.commit()?;
+            String::new()
+        }
+        Out::Sparse(out) => {
+            let entries = out.entries();
+            out.commit()?;
+            format!(", {entries} values kept")
+        }
+    };
+    say(format!("{}: {} cells x {features} features of {}{entries}", args.out.display(), modality.cells(), args.to))
 }
 
 /// The images of a contact sheet.

@@ -71,6 +71,12 @@ impl Write for AtomicFile {
     }
 }
 
+impl Seek for AtomicFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.as_mut().map_or(Ok(0), |f| f.seek(to))
+    }
+}
+
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if self.file.take().is_some() {
@@ -134,6 +140,16 @@ impl Drop for AtomicDir {
     }
 }
 
+/// An empty file for reading and writing on the disk where `target` will be, without a name: it goes when it is closed, however the
+/// process ends. `part` tells several of one target apart.
+pub fn nameless(target: &Path, part: &str) -> Result<File> {
+    let temporary = beside(&target.with_extension(part))?;
+    let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary);
+    let file = file.map_err(|e| Error::io("create", target, e))?;
+    fs::remove_file(&temporary).map_err(|e| Error::io("create", target, e))?;
+    Ok(file)
+}
+
 fn beside(target: &Path) -> Result<PathBuf> {
     let name = target.file_name().ok_or_else(|| Error::usage(format!("\"{}\" is not a name for an output", target.display())))?;
     Ok(target.with_file_name(format!(".{}.{}.partial", name.to_string_lossy(), std::process::id())))
@@ -190,6 +206,18 @@ mod tests {
         pending.commit().unwrap();
         let Err(refused) = AtomicDir::create(&path) else { panic!("an existing directory must be refused") };
         assert_eq!(refused.exit_code(), 2);
+    }
+
+    #[test]
+    fn a_nameless_file_is_nowhere_to_be_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = nameless(&dir.path().join("x.npz"), "data").unwrap();
+        file.write_all(b"here").unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let mut back = String::new();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        io::Read::read_to_string(&mut file, &mut back).unwrap();
+        assert_eq!(back, "here");
     }
 
     #[test]

@@ -3,12 +3,15 @@
 //! A minibatch of B holds some known pairs, as many as B trials of a given probability give, and otherwise cells of each modality
 //! drawn each by itself. Nothing is drawn twice within a minibatch as long as a modality has B cells. Two rows that are known to be
 //! the same cell stand in the same slot, also where they met by chance, so that the correspondence of a minibatch is a weight a slot.
-//! Where every cell is paired, a minibatch is B cells seen in all modalities. Everything is a function of (seed, minibatch).
+//! Where every cell is paired, a minibatch is B cells seen in all modalities. By blocks, some minibatches in a row draw from the same
+//! blocks of neighbours, pairs and each modality's cells by themselves. Everything is a function of (seed, minibatch).
 
 use super::plan::Unit;
+use super::shuffle::Shuffle;
 use crate::engine::rng::Sequence;
 
 const DRAWS: u32 = 0xD4A3;
+const WINDOWS: u32 = 0xD4B1;
 const NONE: u32 = u32::MAX;
 
 /// What is drawn from, and how.
@@ -64,10 +67,15 @@ impl Draws {
     }
 
     /// Appends minibatch `number` of `batch` slots to the modalities' orders and the pairs' weights.
-    pub fn append(&self, seed: u64, number: u32, batch: usize, orders: &mut [Vec<u32>], weights: &mut [Vec<f32>]) {
+    pub fn append(&self, by: Shuffle, seed: u64, number: u32, batch: usize, orders: &mut [Vec<u32>], weights: &mut [Vec<f32>]) {
         let mut draws = Sequence::new(seed, DRAWS, number);
         let wanted = if self.fully { batch } else { (0..batch).filter(|_| draws.next_f64() < self.pair_fraction).count() };
-        let pairs = sample(&mut draws, self.units.len(), wanted.min(self.units.len()), &[]);
+        let wanted = wanted.min(self.units.len());
+        let window = |n: usize, stream: u32| (by == Shuffle::Block).then(|| Shuffle::window(n, batch, seed, stream, number));
+        let pairs = match window(self.units.len(), WINDOWS) {
+            None => sample(&mut draws, self.units.len(), wanted, &[]),
+            Some(near) => sample(&mut draws, near.len(), wanted, &[]).into_iter().map(|i| near[i as usize]).collect(),
+        };
         // Positions in `rows`, slot by slot.
         let mut slots: Vec<Vec<u32>> = Vec::with_capacity(self.rows.len());
         for (m, all) in self.rows.iter().enumerate() {
@@ -75,7 +83,12 @@ impl Draws {
             let mut taken: Vec<u32> = own.iter().copied().filter(|&p| p != NONE).collect();
             let missing = batch - taken.len();
             taken.sort_unstable();
-            let rest = if all.len() >= batch {
+            let near = window(all.len(), WINDOWS + ((m as u32 + 1) << 16)).filter(|_| missing > 0);
+            // Those of the window that the pairs left.
+            let near = near.map(|near| near.into_iter().filter(|p| taken.binary_search(p).is_err()).collect::<Vec<u32>>());
+            let rest = if let Some(near) = near.filter(|near| near.len() >= missing) {
+                sample(&mut draws, near.len(), missing, &[]).into_iter().map(|i| near[i as usize]).collect()
+            } else if all.len() >= batch {
                 sample(&mut draws, all.len(), missing, &taken)
             } else {
                 (0..missing).map(|_| draws.below(all.len()) as u32).collect()
@@ -164,7 +177,7 @@ mod tests {
 
     fn minibatch(d: &Draws, number: u32, batch: usize) -> (Vec<u32>, Vec<u32>, Vec<f32>) {
         let (mut orders, mut weights) = (vec![Vec::new(); 2], vec![Vec::new()]);
-        d.append(3, number, batch, &mut orders, &mut weights);
+        d.append(Shuffle::Exact, 3, number, batch, &mut orders, &mut weights);
         let (a, b) = (orders.remove(0), orders.remove(0));
         (a, b, weights.remove(0))
     }

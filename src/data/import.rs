@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::builder::{Builder, Identities, Stored};
 use super::formats::{self, ModalitySource, Opening, RowsAre, Table, split_key};
+use super::gene_activity::GeneActivity;
 use super::hooks::Hooks;
+use super::intervals::Interval;
 use super::labels::Given;
 use super::manifest::Provenance;
 use super::own_labels;
@@ -51,6 +53,8 @@ pub struct ImportSpec {
     pub missing_nan: bool,
     /// `--in-place`: dense matrices that can be mapped where they are, are.
     pub in_place: bool,
+    /// `--gene-activity`: the peaks of a modality become genes.
+    pub activity: Option<GeneActivity>,
 }
 
 /// What was imported, for the user.
@@ -73,12 +77,21 @@ pub fn import(spec: &ImportSpec, out: &Path, hooks: &mut Hooks) -> Result<Import
         builder.leave_in_place();
     }
     let (mut stored, mut own, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+    let scratch = builder.scratch()?;
+    let open = |m: &ModalitySource| {
+        formats::open(&Opening { file: &m.file, key: m.key.as_deref(), rows: spec.rows, missing_nan: spec.missing_nan, scratch: &scratch })
+    };
+    let peaks = spec.activity.as_ref().map(GeneActivity::peaks_given).transpose()?.flatten();
+    let of_peaks = spec.activity.as_ref().map(|a| place_of_peaks(spec, a, peaks.as_deref(), &open)).transpose()?;
     for (place, m) in spec.modalities.iter().enumerate() {
-        let scratch = builder.scratch()?;
-        let opening = Opening { file: &m.file, key: m.key.as_deref(), rows: spec.rows, missing_nan: spec.missing_nan, scratch: &scratch };
-        let source = formats::open(&opening)?;
+        let mut source = open(m)?;
         let bytes = std::fs::metadata(&m.file).ok().filter(|d| d.is_file()).map(|d| d.len());
-        let from = Provenance { file: m.file.display().to_string(), key: m.key.clone(), bytes };
+        let activity = spec.activity.as_ref().filter(|_| of_peaks == Some(place));
+        if let Some(activity) = activity {
+            source = activity.convert(source, &m.file, peaks.as_deref())?;
+        }
+        let made = activity.map(GeneActivity::describe);
+        let from = Provenance { file: m.file.display().to_string(), key: m.key.clone(), bytes, made };
         let mut done = builder.add(&m.name, source, from, hooks)?;
         if done.repeated_features > 0 {
             notes.push(format!("{}: {} feature names repeat an earlier one and are kept as they are", m.name, done.repeated_features));
@@ -103,6 +116,37 @@ pub fn import(spec: &ImportSpec, out: &Path, hooks: &mut Hooks) -> Result<Import
     let who = Identities { ids, links, rule: rule.clone(), labels: &tables, default_label };
     notes.extend(builder.finish(who)?);
     Ok(ImportReport { pairs: rule, units, notes })
+}
+
+/// Which modality has the peaks: the one that is named, the only one, or the one whose columns fit them.
+fn place_of_peaks(
+    spec: &ImportSpec,
+    activity: &GeneActivity,
+    peaks: Option<&[Interval]>,
+    open: &dyn Fn(&ModalitySource) -> Result<formats::Source>,
+) -> Result<usize> {
+    let names = || spec.modalities.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
+    if let Some(name) = &activity.modality {
+        let place = spec.modalities.iter().position(|m| m.name == *name);
+        return place
+            .ok_or_else(|| Error::usage(format!("--gene-activity {name}=...: there is no modality \"{name}\"; there are: {}", names())));
+    }
+    let mut fitting = Vec::new();
+    for (place, m) in spec.modalities.iter().enumerate().filter(|_| spec.modalities.len() > 1) {
+        let head = open(m)?.head;
+        if activity.fits(peaks, head.width(), head.features.as_deref()) {
+            fitting.push(place);
+        }
+    }
+    match fitting[..] {
+        [place] => Ok(place),
+        [] if spec.modalities.len() == 1 => Ok(0),
+        _ => {
+            let how =
+                if fitting.is_empty() { "none of the modalities has columns that fit" } else { "several modalities have columns that fit" };
+            Err(Error::usage(format!("--gene-activity: {how} the peaks: say which one is meant, NAME=PEAKS with NAME one of {}", names())))
+        }
+    }
 }
 
 fn check(spec: &ImportSpec) -> Result<()> {

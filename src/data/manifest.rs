@@ -127,7 +127,7 @@ impl Default for Facts {
 }
 
 /// Where something came from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     /// The file as it was named, or `simulate RECIPE`.
     pub file: String,
@@ -137,6 +137,9 @@ pub struct Provenance {
     /// The file's size then.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub bytes: Option<u64>,
+    /// What was made of the file's columns, where they are no longer its own.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub made: Option<String>,
 }
 
 /// A label column of `cells.csv`.

@@ -1,6 +1,6 @@
 //! The data layer: files that instruments and other programs wrote, made into one mapped DATASET, and read from there.
 //!
-//! In reading order: [`formats`] turns a file into rows, [`import`](mod@import) streams rows into a directory, [`dataset`] maps that
+//! In reading order: [`formats`] turns a file into rows, [`gene_activity`] rows of peaks into rows of genes, [`import`](mod@import) streams rows into a directory, [`dataset`] maps that
 //! directory, [`pairs`] says which rows are the same cell, [`labels`] what is known of a cell, [`split`] which cells training
 //! never sees, [`preprocess`] what is done to a row before a model sees it, [`simulate`] makes data with known truth.
 //!
@@ -15,9 +15,11 @@ pub mod builder;
 pub mod dataset;
 pub mod draws;
 pub mod formats;
+pub mod gene_activity;
 pub mod hooks;
 pub mod import;
 pub mod in_place;
+pub mod intervals;
 pub mod labels;
 pub mod manifest;
 pub mod mapped;
@@ -27,6 +29,7 @@ pub mod pairs;
 pub mod plan;
 pub mod preprocess;
 pub mod separate;
+pub mod shuffle;
 pub mod simulate;
 pub mod split;
 pub mod texts;

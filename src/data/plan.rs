@@ -7,11 +7,13 @@
 //! the unit that holds both, else with weight 0: such rows are seen by reconstruction and by every statistic of the minibatch, never
 //! by the coupling.
 //!
+//! With [`Shuffle::Block`] slots and rows without a partner pass by in blocks of neighbours, so that a slow disk can follow.
 //! The order is a function of (seed, epoch) alone. Slots beyond a whole number of minibatches are left out of that epoch; the next
 //! one shuffles anew.
 
 use super::draws::Draws;
 use super::separate::{PassOver, Separate};
+use super::shuffle::Shuffle;
 use crate::engine::rng;
 
 const SLOTS: u32 = 0x5107;
@@ -42,6 +44,7 @@ pub struct Plan {
     /// The epoch's weights, by pair of modalities (0,1), (0,2), .. (1,2), .., then slot.
     weights: Vec<Vec<f32>>,
     layout: Layout,
+    by: Shuffle,
 }
 
 /// How an epoch comes about.
@@ -82,7 +85,14 @@ impl Plan {
             orders: vec![Vec::new(); k],
             weights: vec![Vec::new(); pairs],
             layout: Layout::Passes,
+            by: Shuffle::Exact,
         }
+    }
+
+    /// The same, shuffled so.
+    pub fn shuffled(mut self, by: Shuffle) -> Plan {
+        self.by = by;
+        self
     }
 
     /// As [`Plan::new`], with minibatches drawn afresh: each slot is a known pair with probability `pair_fraction`.
@@ -152,7 +162,7 @@ impl Plan {
     /// Lays out the epoch.
     pub fn shuffle(&mut self, epoch: u32) {
         if let Layout::Separate(separate) = &self.layout {
-            separate.lay_out(self.seed, epoch, &mut self.orders, &mut self.weights);
+            separate.lay_out(self.by, self.seed, epoch, &mut self.orders, &mut self.weights);
             return;
         }
         if let Layout::Draws(draws) = &self.layout {
@@ -160,18 +170,39 @@ impl Plan {
             self.weights.iter_mut().for_each(Vec::clear);
             let steps = self.steps() as u32;
             (0..steps).for_each(|s| {
-                draws.append(self.seed, epoch.wrapping_mul(steps).wrapping_add(s), self.batch, &mut self.orders, &mut self.weights)
+                draws.append(self.by, self.seed, epoch.wrapping_mul(steps).wrapping_add(s), self.batch, &mut self.orders, &mut self.weights)
             });
             return;
         }
-        if let Layout::Onwards = self.layout {
-            let mut order = rng::permutation(self.slots, self.seed, SLOTS, 0);
-            let done = (epoch.max(1) - 1) as usize * self.steps() * self.batch;
-            order.rotate_left(done % self.slots.max(1));
-            return self.lay_out(&order, Some(0));
+        // One order for all epochs, which begin where the one before ended; or an order an epoch.
+        let onwards = matches!(self.layout, Layout::Onwards);
+        let done = if onwards { (epoch.max(1) - 1) as usize * self.steps() * self.batch } else { 0 };
+        let epoch = if onwards { 0 } else { epoch };
+        let mut order = self.by.permutation(self.slots, self.seed, SLOTS, epoch);
+        order.rotate_left(done % self.slots.max(1));
+        match self.by {
+            Shuffle::Exact => self.lay_out(&order, Some(epoch)),
+            Shuffle::Block => self.lay_out_blocks(&order, epoch),
         }
-        let order = rng::permutation(self.slots, self.seed, SLOTS, epoch);
-        self.lay_out(&order, Some(epoch));
+    }
+
+    /// As [`Plan::lay_out`], but that rows without a partner are placed as the slots pass by, so that those of neighbours meet neighbours.
+    fn lay_out_blocks(&mut self, order: &[u32], epoch: u32) {
+        for m in 0..self.rows.len() {
+            let (singles, again) = (SINGLES + ((m as u32) << 16), AGAIN + ((m as u32) << 16));
+            let mut alone = self.by.permutation(self.singles[m].len(), self.seed, singles, epoch).into_iter();
+            let more = self.by.permutation(self.rows[m].len(), self.seed, again, epoch);
+            let mut more = more.iter().cycle();
+            let row = |&slot: &u32| {
+                let own = self.units.get(slot as usize).and_then(|u| u.rows[m]);
+                own.or_else(|| alone.next().map(|i| self.singles[m][i as usize]))
+                    .or_else(|| more.next().map(|&i| self.rows[m][i as usize]))
+                    .unwrap_or(0)
+            };
+            self.orders[m].clear();
+            self.orders[m].extend(order.iter().map(row));
+        }
+        self.weigh(order);
     }
 
     /// Lays out the rows in their own order, for evaluation.
@@ -211,7 +242,12 @@ impl Plan {
             self.orders[m].clear();
             self.orders[m].extend(order.iter().map(|&slot| slot_rows[slot as usize]));
         }
-        let mut pair = 0;
+        self.weigh(order);
+    }
+
+    /// The weights of the pairs of modalities in this order of the slots.
+    fn weigh(&mut self, order: &[u32]) {
+        let (k, mut pair) = (self.rows.len(), 0);
         for i in 0..k {
             for j in i + 1..k {
                 self.weights[pair].clear();
@@ -316,5 +352,33 @@ mod tests {
         assert_eq!((plan.slots(), plan.batch(), plan.steps()), (7, 7, 1));
         assert_eq!(plan.order(0), [0, 1, 2, 0, 1, 2, 0]);
         assert!(plan.weights(0).iter().all(|&w| w == 0.0));
+    }
+
+    #[test]
+    fn by_blocks_every_cell_comes_once_too_and_a_minibatch_reads_few_places() {
+        let n = 40_000u32;
+        let units: Vec<Unit> = (0..20_000).map(|i| unit(&[Some(i), Some(i)])).collect();
+        let mut plan = Plan::new(4, 500, vec![(0..n).collect(), (0..n - 5000).collect()], units).shuffled(Shuffle::Block);
+        plan.shuffle(3);
+        let first = [plan.order(0).to_vec(), plan.order(1).to_vec()];
+        for (m, cells) in [(0, n), (1, n - 5000)] {
+            let mut seen = first[m].clone();
+            seen.sort_unstable();
+            seen.dedup();
+            assert_eq!((first[m].len(), seen.len()), (n as usize, cells as usize));
+            // Of all 157 stretches of 256 rows the two windows of units and of others touch about 64 each, and one more where they meet.
+            let mut places: Vec<u32> = first[m][..500].iter().map(|r| r / 256).collect();
+            places.sort_unstable();
+            places.dedup();
+            assert!(places.len() < 140, "{}", places.len());
+        }
+        for slot in 0..n as usize {
+            let (a, b) = (first[0][slot], first[1][slot]);
+            assert_eq!(plan.weights(0)[slot], if a < 20_000 && a == b { 1.0 } else { 0.0 });
+        }
+        plan.shuffle(4);
+        assert_ne!(plan.order(0), first[0]);
+        plan.shuffle(3);
+        assert_eq!(plan.order(0), first[0]);
     }
 }

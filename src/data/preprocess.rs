@@ -7,6 +7,7 @@
 
 mod moments;
 mod recipe;
+pub mod selection;
 mod sparse;
 
 use super::dataset::Modality;
@@ -178,44 +179,52 @@ impl Preprocess {
 
     /// Means and deviations of the training rows after some steps.
     fn moments(&self, modality: &Modality, rows: &[u32], steps: &[Step]) -> Result<Moments> {
-        if modality.is_sparse() && steps.iter().all(|s| s.keeps_zeros()) {
-            return self.sparse_moments(modality, rows, steps);
-        }
-        Moments::over(self.features, rows, |row, values, block| {
+        column_moments(modality, rows, steps.iter().all(|s| s.keeps_zeros()), |row, indices, values| {
+            self.steps(steps, values).map_err(|r| refused(modality, row, indices.map_or(r.at, |i| i[r.at] as usize), r))
+        })
+    }
+}
+
+/// Means and deviations of every feature over some rows, after `change` of each: it is given the row's number, its values, and their
+/// features where those are not all. Of a sparse modality they are the non-zeros alone if `keeps_zeros`; the zeros are added at the end.
+fn column_moments(
+    modality: &Modality,
+    rows: &[u32],
+    keeps_zeros: bool,
+    change: impl Fn(usize, Option<&[i32]>, &mut [f32]) -> Result<()> + Sync,
+) -> Result<Moments> {
+    if !(modality.is_sparse() && keeps_zeros) {
+        return Moments::over(modality.features(), rows, |row, values, block| {
             modality.row_into(row, values)?;
-            self.steps(steps, values).map_err(|r| refused(modality, row, r.at, r))?;
+            change(row, None, values)?;
             for (feature, &value) in values.iter().enumerate() {
                 block.add(feature, value);
             }
             Ok(())
-        })
+        });
     }
-
-    /// The same over the non-zeros alone; the zeros are added at the end.
-    fn sparse_moments(&self, modality: &Modality, rows: &[u32], steps: &[Step]) -> Result<Moments> {
-        let mut moments = Moments::over(self.features, rows, |row, values, block| {
-            let Some((indices, stored)) = modality.sparse_row(row)? else { return Ok(()) };
-            let values = &mut values[..stored.len()];
-            values.copy_from_slice(stored);
-            self.steps(steps, values).map_err(|r| refused(modality, row, indices[r.at] as usize, r))?;
-            for (&feature, &value) in indices.iter().zip(values.iter()) {
-                block.add(feature as usize, value);
-            }
-            Ok(())
-        })?;
-        let mut stored = moments.counts().to_vec();
-        if modality.facts().missing > 0 {
-            // A stored missing value was not counted above, and is no zero either.
-            stored.fill(0);
-            for &row in rows {
-                if let Some((indices, _)) = modality.sparse_row(row as usize)? {
-                    indices.iter().for_each(|&i| stored[i as usize] += 1);
-                }
+    let mut moments = Moments::over(modality.features(), rows, |row, values, block| {
+        let Some((indices, stored)) = modality.sparse_row(row)? else { return Ok(()) };
+        let values = &mut values[..stored.len()];
+        values.copy_from_slice(stored);
+        change(row, Some(indices), values)?;
+        for (&feature, &value) in indices.iter().zip(values.iter()) {
+            block.add(feature as usize, value);
+        }
+        Ok(())
+    })?;
+    let mut stored = moments.counts().to_vec();
+    if modality.facts().missing > 0 {
+        // A stored missing value was not counted above, and is no zero either.
+        stored.fill(0);
+        for &row in rows {
+            if let Some((indices, _)) = modality.sparse_row(row as usize)? {
+                indices.iter().for_each(|&i| stored[i as usize] += 1);
             }
         }
-        moments.add_zeros(rows.len() as u64, &stored);
-        Ok(moments)
     }
+    moments.add_zeros(rows.len() as u64, &stored);
+    Ok(moments)
 }
 
 /// Means and deviations as they are stored.

@@ -6,7 +6,8 @@
 //! modality has, and what is left over of every modality is dropped (sciCAN). Everything is a function of (seed, epoch).
 
 use super::plan::Unit;
-use crate::engine::rng::{self, Sequence};
+use super::shuffle::Shuffle;
+use crate::engine::rng::Sequence;
 
 const PASSES: u32 = 0x5E9A;
 const ANCHORS: u32 = 0xA2C4;
@@ -46,12 +47,20 @@ impl Separate {
     }
 
     /// Lays out an epoch: slot by slot the rows of each modality, and the weights of each pair of modalities.
-    pub fn lay_out(&self, seed: u64, epoch: u32, orders: &mut [Vec<u32>], weights: &mut [Vec<f32>]) {
+    pub fn lay_out(&self, by: Shuffle, seed: u64, epoch: u32, orders: &mut [Vec<u32>], weights: &mut [Vec<f32>]) {
         let k = self.rows.len();
         let mut drawn: Vec<u32> = Vec::with_capacity(self.steps * self.anchors);
         let mut draws = Sequence::new(seed, ANCHORS, epoch);
-        let mut all: Vec<u32> = (0..self.units.len() as u32).collect();
-        for _ in 0..self.steps {
+        let mut all: Vec<u32> = match by {
+            Shuffle::Exact => (0..self.units.len() as u32).collect(),
+            Shuffle::Block => by.permutation(self.units.len(), seed, ANCHORS, epoch),
+        };
+        for step in 0..self.steps {
+            if by == Shuffle::Block {
+                // One after the other, from the beginning again where they end.
+                drawn.extend((0..self.anchors).map(|i| all[(step * self.anchors + i) % all.len()]));
+                continue;
+            }
             // The first of a partial shuffle; all of them in their order if all are wanted.
             for i in 0..if self.anchors < all.len() { self.anchors } else { 0 } {
                 let j = i + draws.below(all.len() - i);
@@ -63,7 +72,7 @@ impl Separate {
             let stream = PASSES + ((m as u32) << 16);
             let passes = (self.steps * self.batch).div_ceil(rows.len().max(1)) as u32;
             let pass = |p: u32| match self.shuffle {
-                true => rng::permutation(rows.len(), seed, stream, epoch.wrapping_mul(passes).wrapping_add(p)),
+                true => by.permutation(rows.len(), seed, stream, epoch.wrapping_mul(passes).wrapping_add(p)),
                 false => (0..rows.len() as u32).collect(),
             };
             let mut cells = (0..passes).flat_map(pass).map(|i| rows[i as usize]);
@@ -101,7 +110,7 @@ mod tests {
         let s = Separate::new(vec![(0..11).collect(), (0..7).collect()], Vec::new(), 3, 0, true, PassOver::Smallest);
         assert_eq!(s.shape(), [3, 0, 2]);
         let (mut orders, mut weights) = (vec![Vec::new(); 2], vec![Vec::new(); 1]);
-        s.lay_out(1, 5, &mut orders, &mut weights);
+        s.lay_out(Shuffle::Exact, 1, 5, &mut orders, &mut weights);
         for order in &orders {
             let mut seen = order.clone();
             seen.sort_unstable();
@@ -116,7 +125,7 @@ mod tests {
         let s = Separate::new(vec![(0..10).collect(), (0..7).collect()], units, 4, 3, true, PassOver::Largest);
         assert_eq!(s.shape(), [4, 3, 3]);
         let (mut orders, mut weights) = (vec![Vec::new(); 2], vec![Vec::new()]);
-        s.lay_out(1, 5, &mut orders, &mut weights);
+        s.lay_out(Shuffle::Exact, 1, 5, &mut orders, &mut weights);
         assert!(orders.iter().all(|o| o.len() == 21) && weights[0].len() == 21);
         let cells = |m: usize| (0..3).flat_map(|s| orders[m][7 * s..7 * s + 4].to_vec()).collect::<Vec<u32>>();
         let mut first = cells(0)[..10].to_vec();
@@ -133,9 +142,9 @@ mod tests {
             assert!(seen.windows(2).all(|w| w[0] != w[1]), "no pair twice");
         }
         let before = orders.clone();
-        s.lay_out(1, 6, &mut orders, &mut weights);
+        s.lay_out(Shuffle::Exact, 1, 6, &mut orders, &mut weights);
         assert_ne!(orders, before);
-        s.lay_out(1, 5, &mut orders, &mut weights);
+        s.lay_out(Shuffle::Exact, 1, 5, &mut orders, &mut weights);
         assert_eq!(orders, before);
     }
 
@@ -144,7 +153,7 @@ mod tests {
         let units: Vec<Unit> = (0..2).map(|i| Unit { rows: vec![Some(i), Some(i)], confidence: 1.0 }).collect();
         let s = Separate::new(vec![(0..4).collect(), (0..4).collect()], units, 2, 100, false, PassOver::Largest);
         let (mut orders, mut weights) = (vec![Vec::new(); 2], vec![Vec::new()]);
-        s.lay_out(1, 5, &mut orders, &mut weights);
+        s.lay_out(Shuffle::Exact, 1, 5, &mut orders, &mut weights);
         assert_eq!(orders[1], [0, 1, 0, 1, 2, 3, 0, 1]);
         assert_eq!(weights[0], [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0]);
     }

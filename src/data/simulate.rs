@@ -128,7 +128,7 @@ fn branching(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cel
         let names = (1..=features).map(|f| format!("{name}_{f:03}")).collect();
         let rows = View { latent: latent.clone(), network, noise: Vec::new(), seed, stream: NOISE + view as u32, next: 0 };
         let source = Source { head: Head { features: Some(names), ..head }, rows: Box::new(rows) };
-        let from = Provenance { file: format!("simulate {} --cells {cells} --seed {seed}", recipe.name), key: None, bytes: None };
+        let from = Provenance { file: format!("simulate {} --cells {cells} --seed {seed}", recipe.name), ..Provenance::default() };
         builder.add(name, source, from, hooks)?;
     }
     let ids: Vec<String> = (0..cells).map(|cell| format!("cell{cell}")).collect();

@@ -159,6 +159,7 @@ mod tests {
             seed: 5,
             holdout: Some("0.3".parse().unwrap()),
             paired: 1.0,
+            shuffle: Default::default(),
             labels: None,
             run_dir: dir.join("run"),
             resume: false,

@@ -30,7 +30,7 @@
 //!
 //! Limitations: cells without any partner only shape their own modality; the code's dimensions are defined up to a common rotation.
 
-use super::options::{Kind, OptionSpec, POSITIVE, Per, Value, option};
+use super::options::{Kind, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
 use super::settings::Settings;
 use super::{Facts, Labels, Losses, Minibatch, Modality, Model, ModelSpec, Phase, pair_index};
 use crate::engine::nn::{BatchNorm, Mlp};
@@ -104,6 +104,8 @@ static OPTIONS: &[OptionSpec] = &[
     ),
     option("preprocess", Per::Modality, Kind::Words(crate::data::preprocess::STEPS), "auto", "steps before the encoder"),
     super::inference::SPARSE,
+    TOP_GENES,
+    TOP_GENES_BY,
 ];
 
 const FORMS: &[&str] = &["plain", "batch-norm", "full-covariance", "full-covariance-pair", "min-singular-value"];

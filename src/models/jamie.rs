@@ -24,7 +24,7 @@
 //! Limitations: two modalities; no missing values. F is inferred of the training cells alone: held-out cells have no alignment loss.
 
 use super::inference;
-use super::options::{Kind, OptionSpec, POSITIVE, Per, Value, option};
+use super::options::{Kind, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
 use super::settings::Settings;
 use super::{Facts, Labels, Losses, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stopping};
 use crate::correspondence::Inference;
@@ -127,6 +127,8 @@ static OPTIONS: &[OptionSpec] = &[
     option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
     inference::PREPROCESS,
     inference::SPARSE,
+    TOP_GENES,
+    TOP_GENES_BY,
 ];
 
 /// Slope of the leaky ReLU below 0.

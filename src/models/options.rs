@@ -260,6 +260,25 @@ pub fn help_table(model: &str, specs: &[OptionSpec]) -> String {
     out
 }
 
+/// How many of its features a modality's model is given.
+pub const TOP_GENES: OptionSpec = OptionSpec {
+    name: "n_top_genes",
+    per: Per::Modality,
+    kind: Kind::Int { min: 0, max: 1 << 24 },
+    default: "0",
+    help: "features that the model is given: those that vary most over the training cells; 0: all",
+};
+
+/// How those are chosen.
+pub const TOP_GENES_BY: OptionSpec = OptionSpec {
+    name: "top_genes_by",
+    per: Per::Modality,
+    kind: Kind::Choice(&["auto", "seurat-v3", "dispersion", "variance"]),
+    default: "auto",
+    help: "how they are chosen: by the variance of counts over what their mean lets expect, by the dispersion of counts per 10,000 among \
+           features of similar mean, by plain variance after preprocessing; auto: seurat-v3 for counts, else variance",
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! `config.toml`: everything needed to repeat a run. `couplet train --config RUN/config.toml` reads it too.
 
 use crate::data::atomic;
+use crate::data::shuffle::Shuffle;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,8 @@ pub struct Config {
     pub holdout: Option<String>,
     /// The fraction of the known training pairs that training may see.
     pub paired: f64,
+    /// How rows are shuffled.
+    pub shuffle: Shuffle,
     /// The label column.
     pub labels: Option<String>,
     /// What the dataset held.
@@ -44,7 +47,7 @@ pub struct ModalityShape {
 const FORMAT: i64 = 1;
 
 /// The keys of a run that `train` takes from a `--config` file beside the model's options.
-pub const GIVEN: [&str; 7] = ["model", "dataset", "seed", "precision", "holdout", "paired", "labels"];
+pub const GIVEN: [&str; 8] = ["model", "dataset", "seed", "precision", "holdout", "paired", "shuffle", "labels"];
 
 /// Keys that only say what happened.
 pub const TOLD: [&str; 4] = ["format", "couplet", "ran_on", "modalities"];
@@ -60,7 +63,7 @@ impl Config {
         if let Some(holdout) = &self.holdout {
             text += &format!("holdout = {}\n", quoted(holdout));
         }
-        text += &format!("paired = {}\n", toml::Value::from(self.paired));
+        text += &format!("paired = {}\nshuffle = \"{}\"\n", toml::Value::from(self.paired), self.shuffle);
         if let Some(labels) = &self.labels {
             text += &format!("labels = {}\n", quoted(labels));
         }
@@ -91,6 +94,9 @@ impl Config {
         let (model, dataset) = (text("model")?.ok_or_else(|| missing("model"))?, text("dataset")?.ok_or_else(|| missing("dataset"))?);
         let (precision, ran_on) = (text("precision")?.ok_or_else(|| missing("precision"))?, text("ran_on")?.unwrap_or_default());
         let (holdout, labels) = (text("holdout")?, text("labels")?);
+        // Runs of before there was a choice do not say it.
+        let shuffle = text("shuffle")?.map_or(Ok(Shuffle::Exact), |word| word.parse());
+        let shuffle = shuffle.map_err(|e: Error| Error::input(path, "key \"shuffle\"", e.to_string()))?;
         let seed =
             table.get("seed").and_then(toml::Value::as_integer).and_then(|s| u64::try_from(s).ok()).ok_or_else(|| missing("seed"))?;
         let paired = table.get("paired").and_then(toml::Value::as_float).ok_or_else(|| missing("paired"))?;
@@ -101,7 +107,7 @@ impl Config {
         let modalities = modalities.ok_or_else(|| missing("modalities"))?;
         table.retain(|key, _| !GIVEN.contains(&key) && !TOLD.contains(&key));
         let options = toml::to_string(&table).map_err(|e| Error::Internal(format!("{}: {e}", path.display())))?;
-        Ok(Config { model, dataset: dataset.into(), seed, precision, ran_on, holdout, paired, labels, modalities, options })
+        Ok(Config { model, dataset: dataset.into(), seed, precision, ran_on, holdout, paired, shuffle, labels, modalities, options })
     }
 
     /// Where the dataset lies, seen from here, for a run in `run`.
@@ -145,6 +151,7 @@ mod tests {
             ran_on: "a GPU".into(),
             holdout: Some("split=test".into()),
             paired: 0.25,
+            shuffle: Shuffle::Block,
             labels: None,
             modalities: vec![ModalityShape { name: "rna".into(), cells: 5, features: 2 }],
             options: "alpha.\"a.b\" = 0.5\nlr = 0.001\n".into(),

@@ -1,10 +1,11 @@
 //! `.h5ad` out: cells with their ids and labels, and one matrix of theirs, as scanpy goes on from.
 //!
 //!   embed      obsm/X_couplet [cells, latent]
-//!   translate  X [cells, features], the imputed values, with the features' names in var
+//!   translate  X or a layer [cells, features], the imputed values, with the features' names in var; sparse ones as CSR (csr_matrix 0.1.0)
 //!   both       obs/predicted_label and predicted_probability, where the run's model has a head for classes
 //!   obs        a categorical a label column, numbers where a column holds many of them; with several modalities also `cell` and `modality`
-//!   memory     ids and labels are in memory, the matrix goes row by row to the end of the file
+//!   memory     ids and labels are in memory, the matrix goes row by row to the end of the file; so do the entries of a sparse one, of
+//!              which memory holds where each row begins
 //!   source     anndata's on-disk format 0.1.0 (data frames 0.2.0, categoricals 0.2.0, arrays 0.2.0)
 
 mod tail;
@@ -12,7 +13,7 @@ mod tail;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use hdf5_pure::{AttrValue, DatasetBuilder, FileBuilder, GroupBuilder};
+use hdf5_pure::{AttrValue, DatasetBuilder, FileBuilder, FinishedGroup, GroupBuilder};
 
 use crate::data::Dataset;
 use crate::data::atomic::AtomicFile;
@@ -20,6 +21,7 @@ use crate::data::formats::Table;
 use crate::data::texts::TextsBuilder;
 use crate::error::{Error, Result};
 use crate::run::Run;
+use tail::Tail;
 
 /// A column with more different numbers than this is written as numbers, not as categories.
 const MOST_CLASSES_OF_NUMBERS: usize = 100;
@@ -42,6 +44,8 @@ pub enum Column {
 pub enum Matrix<'a> {
     /// X, with the names of its features.
     X(&'a [String]),
+    /// A layer of this name in place of X, with the names of its features.
+    Layer(&'a str, &'a [String]),
     /// An array in obsm: its name and its width.
     Obsm(&'a str, usize),
 }
@@ -50,8 +54,25 @@ impl Matrix<'_> {
     /// Columns.
     pub fn width(&self) -> usize {
         match self {
-            Matrix::X(features) => features.len(),
+            Matrix::X(features) | Matrix::Layer(_, features) => features.len(),
             Matrix::Obsm(_, width) => *width,
+        }
+    }
+
+    /// The names of the features, where the columns are features.
+    fn features(&self) -> &[String] {
+        match self {
+            Matrix::X(features) | Matrix::Layer(_, features) => features,
+            Matrix::Obsm(..) => &[],
+        }
+    }
+
+    /// The group that it is in, and its name there.
+    fn place(&self) -> (&str, &str) {
+        match self {
+            Matrix::X(_) => ("", "X"),
+            Matrix::Layer(name, _) => ("layers", name),
+            Matrix::Obsm(name, _) => ("obsm", name),
         }
     }
 }
@@ -150,37 +171,54 @@ pub struct H5adWriter {
 impl H5adWriter {
     /// Begins a file; every cell's row must follow.
     pub fn create(path: &Path, cells: &Cells, matrix: &Matrix) -> Result<H5adWriter> {
-        let mut file = FileBuilder::new();
-        encode(&mut |name, value| file.set_attr(name, value), "anndata", "0.1.0");
         let width = matrix.width();
-        let (at, features) = match matrix {
-            Matrix::X(features) => ("X".to_string(), *features),
-            Matrix::Obsm(name, _) => (format!("obsm/{name}"), &[][..]),
-        };
-        if let Matrix::X(_) = matrix {
-            one_row(file.create_dataset("X"), width);
-        }
-        let mut obs = file.create_group("obs");
-        frame(&mut obs, &cells.ids, &cells.columns)?;
-        file.add_group(obs.finish());
-        let mut var = file.create_group("var");
-        frame(&mut var, features, &[])?;
-        file.add_group(var.finish());
-        for name in ["layers", "obsm", "obsp", "uns", "varm", "varp"] {
-            let mut group = file.create_group(name);
-            encode(&mut |name, value| group.set_attr(name, value), "dict", "0.1.0");
-            if let Matrix::Obsm(array, _) = matrix
-                && name == "obsm"
-            {
-                one_row(group.create_dataset(array), width);
-            }
-            file.add_group(group.finish());
-        }
-        let image = file.finish().map_err(|e| Error::Internal(format!("{}: {e}", path.display())))?;
-        let image = tail::make_room(image, &at, cells.len() as u64, 4 * width as u64)?;
+        let image = image(path, cells, matrix, &mut |room, name| one_row(room.dataset(name), width))?;
+        let (group, name) = matrix.place();
+        let at = if group.is_empty() { name.to_string() } else { format!("{group}/{name}") };
+        let image = tail::make_room(image, &[Tail { path: &at, rows: cells.len() as u64, row_bytes: 4 * width as u64 }])?;
         let mut file = AtomicFile::create(path)?;
         AtomicFile::write(&mut file, &image)?;
         Ok(H5adWriter { file })
+    }
+
+    /// Begins a file whose matrix is sparse, compressed rows: row r has the entries `indptr[r]..indptr[r + 1]`. All values must follow, then,
+    /// after [`H5adWriter::between`], all columns.
+    pub fn create_sparse(path: &Path, cells: &Cells, matrix: &Matrix, indptr: &[i64]) -> Result<H5adWriter> {
+        let entries = indptr.last().copied().unwrap_or(0);
+        let image = image(path, cells, matrix, &mut |room, name| {
+            let mut group = room.group(name);
+            encode(&mut |name, value| group.set_attr(name, value), "csr_matrix", "0.1.0");
+            group.set_attr("shape", AttrValue::I64Array(vec![cells.len() as i64, matrix.width() as i64]));
+            // As narrow as SciPy would choose: it copies arrays of other types.
+            let pointers = group.create_dataset("indptr");
+            match i32::try_from(entries) {
+                Ok(_) => pointers.with_i32_data(&indptr.iter().map(|&p| p as i32).collect::<Vec<_>>()),
+                Err(_) => pointers.with_i64_data(indptr),
+            };
+            encode_array(pointers, "array");
+            encode_array(group.create_dataset("data").with_f32_data(&[0.0]).with_shape(&[1]), "array");
+            encode_array(group.create_dataset("indices").with_i32_data(&[0]).with_shape(&[1]), "array");
+            room.add(group.finish());
+        })?;
+        let (group, name) = matrix.place();
+        let group = if group.is_empty() { name.to_string() } else { format!("{group}/{name}") };
+        let [data, indices] = ["data", "indices"].map(|part| format!("{group}/{part}"));
+        let tails = [&data, &indices].map(|path| Tail { path, rows: entries as u64, row_bytes: 4 });
+        let image = tail::make_room(image, &tails)?;
+        let mut file = AtomicFile::create(path)?;
+        AtomicFile::write(&mut file, &image)?;
+        Ok(H5adWriter { file })
+    }
+
+    /// What stands between the values and the columns of a sparse matrix with so many entries.
+    pub fn between(&mut self, entries: u64) -> Result<()> {
+        let padding = Tail { path: "", rows: entries, row_bytes: 4 }.padding();
+        AtomicFile::write(&mut self.file, &vec![0; padding as usize])
+    }
+
+    /// More of a sparse matrix's values or columns, little-endian.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        AtomicFile::write(&mut self.file, bytes)
     }
 
     /// The next row of the matrix.
@@ -192,6 +230,60 @@ impl H5adWriter {
     pub fn commit(self) -> Result<()> {
         self.file.commit()
     }
+}
+
+/// Where a matrix is made: the file or a group of it.
+enum Room<'a> {
+    File(&'a mut FileBuilder),
+    Group(&'a mut GroupBuilder),
+}
+
+impl Room<'_> {
+    fn dataset(&mut self, name: &str) -> &mut DatasetBuilder {
+        match self {
+            Room::File(file) => file.create_dataset(name),
+            Room::Group(group) => group.create_dataset(name),
+        }
+    }
+
+    fn group(&mut self, name: &str) -> GroupBuilder {
+        match self {
+            Room::File(file) => file.create_group(name),
+            Room::Group(group) => group.create_group(name),
+        }
+    }
+
+    fn add(&mut self, group: FinishedGroup) {
+        match self {
+            Room::File(file) => file.add_group(group),
+            Room::Group(room) => room.add_group(group),
+        };
+    }
+}
+
+/// The file in memory, but for the rows of its matrix, of which `make` makes what stands for them.
+fn image(path: &Path, cells: &Cells, matrix: &Matrix, make: &mut dyn FnMut(&mut Room, &str)) -> Result<Vec<u8>> {
+    let mut file = FileBuilder::new();
+    encode(&mut |name, value| file.set_attr(name, value), "anndata", "0.1.0");
+    let (place, name) = matrix.place();
+    if place.is_empty() {
+        make(&mut Room::File(&mut file), name);
+    }
+    let mut obs = file.create_group("obs");
+    frame(&mut obs, &cells.ids, &cells.columns)?;
+    file.add_group(obs.finish());
+    let mut var = file.create_group("var");
+    frame(&mut var, matrix.features(), &[])?;
+    file.add_group(var.finish());
+    for group_name in ["layers", "obsm", "obsp", "uns", "varm", "varp"] {
+        let mut group = file.create_group(group_name);
+        encode(&mut |name, value| group.set_attr(name, value), "dict", "0.1.0");
+        if group_name == place {
+            make(&mut Room::Group(&mut group), name);
+        }
+        file.add_group(group.finish());
+    }
+    file.finish().map_err(|e| Error::Internal(format!("{}: {e}", path.display())))
 }
 
 /// The attributes by which anndata knows what a thing is.

@@ -125,7 +125,7 @@ impl RowsWriter {
 }
 
 /// A CSV field, quoted where it must be.
-fn push_field(line: &mut Vec<u8>, position: usize, field: &str) {
+pub(super) fn push_field(line: &mut Vec<u8>, position: usize, field: &str) {
     if position > 0 {
         line.push(b',');
     }

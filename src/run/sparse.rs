@@ -1,9 +1,9 @@
 //! A sparse matrix, and how it is written: as `scipy.sparse.load_npz` opens it.
 
-use crate::data::atomic;
+use crate::data::atomic::AtomicFile;
 use crate::data::npy::header_of;
 use crate::error::{Error, Result};
-use std::io::{Cursor, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
@@ -73,24 +73,39 @@ impl Sparse {
 
     /// Writes an `.npz` of a `csr_matrix`.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let internal = |e: zip::result::ZipError| Error::Internal(format!("{}: {e}", path.display()));
-        let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
-        let arrays: [(&str, &str, usize, &[u8]); 5] = [
-            ("indices", "<i4", self.indices.len(), bytemuck::cast_slice(&self.indices)),
-            ("indptr", "<i8", self.indptr.len(), bytemuck::cast_slice(&self.indptr)),
-            ("format", "|S3", 1, b"csr"),
-            ("shape", "<i8", 2, &bytemuck::cast::<[i64; 2], [u8; 16]>([self.rows() as i64, self.columns as i64])),
-            ("data", "<f4", self.values.len(), bytemuck::cast_slice(&self.values)),
-        ];
-        for (name, descr, length, bytes) in arrays {
-            let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated).large_file(bytes.len() >> 32 > 0);
-            archive.start_file(format!("{name}.npy"), options).map_err(internal)?;
-            let header = header_of(descr, length as u64, &[], 0);
-            archive.write_all(&header).and_then(|()| archive.write_all(bytes)).map_err(|e| Error::io("write", path, e))?;
-        }
-        let bytes = archive.finish().map_err(internal)?.into_inner();
-        atomic::write_file(path, &bytes)
+        let (mut indices, mut values): (&[u8], &[u8]) = (bytemuck::cast_slice(&self.indices), bytemuck::cast_slice(&self.values));
+        save_npz(path, [self.rows(), self.columns], &self.indptr, &mut indices, &mut values)
     }
+}
+
+/// Writes an `.npz` of a `csr_matrix` of this shape whose columns (i32) and values (f32) are read from elsewhere, little-endian, as many as
+/// the last of `indptr` says.
+pub fn save_npz(path: &Path, [rows, columns]: [usize; 2], indptr: &[i64], indices: &mut dyn Read, values: &mut dyn Read) -> Result<()> {
+    let internal = |e: zip::result::ZipError| Error::Internal(format!("{}: {e}", path.display()));
+    let entries = indptr.last().map_or(0, |&n| n as usize);
+    let narrow: Vec<i32> = if i32::try_from(entries).is_ok() { indptr.iter().map(|&p| p as i32).collect() } else { Vec::new() };
+    // As narrow as SciPy would choose: it copies arrays of other types.
+    let mut pointers: (&str, &[u8]) =
+        if narrow.is_empty() { ("<i8", bytemuck::cast_slice(indptr)) } else { ("<i4", bytemuck::cast_slice(&narrow)) };
+    let shape = bytemuck::cast::<[i64; 2], [u8; 16]>([rows as i64, columns as i64]);
+    let arrays: [(&str, &str, usize, usize, &mut dyn Read); 5] = [
+        ("indices", "<i4", entries, 4, indices),
+        ("indptr", pointers.0, indptr.len(), 8, &mut pointers.1),
+        ("format", "|S3", 1, 3, &mut &b"csr"[..]),
+        ("shape", "<i8", 2, 8, &mut &shape[..]),
+        ("data", "<f4", entries, 4, values),
+    ];
+    let mut archive = ZipWriter::new(AtomicFile::create(path)?);
+    for (name, descr, length, size, bytes) in arrays {
+        let large = (length * size) as u64 + (1 << 16) >= u64::from(u32::MAX);
+        let options =
+            SimpleFileOptions::default().compression_method(CompressionMethod::Deflated).compression_level(Some(1)).large_file(large);
+        archive.start_file(format!("{name}.npy"), options).map_err(internal)?;
+        let failed = |e| Error::io("write", path, e);
+        archive.write_all(&header_of(descr, length as u64, &[], 0)).map_err(failed)?;
+        std::io::copy(bytes, &mut archive).map_err(failed)?;
+    }
+    archive.finish().map_err(internal)?.commit()
 }
 
 #[cfg(test)]

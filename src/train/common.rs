@@ -1,12 +1,14 @@
-//! The features that all modalities have, for a model that reads them by one encoder (sciCAN).
+//! Which features a model is given: those that all modalities have, for a model that reads them by one encoder (sciCAN), and those that vary
+//! most over the training cells, where `n_top_genes` asks for so many.
 //!
-//! Features are the same where their names are; the order is the first modality's. Of them, if asked, those whose preprocessed values
-//! vary most over the first modality's training cells, before they are standardised.
+//! Features are the same where their names are; the order is the first modality's, whose training cells then say which vary most.
 
 use super::input::Input;
-use crate::data::Dataset;
+use crate::data::preprocess::selection::{self, By};
 use crate::data::preprocess::{Preprocess, Recipe};
+use crate::data::{Dataset, Modality};
 use crate::error::{Error, Result};
+use crate::models::options::Value;
 use crate::models::settings::Settings;
 use std::collections::BTreeMap;
 
@@ -20,22 +22,56 @@ pub fn inputs(dataset: &Dataset, training: &[Vec<u32>], recipes: &[Recipe], sett
     } else {
         given.iter().map(|&(m, rows, recipe)| Preprocess::fit(m, rows, recipe)).collect::<Result<Vec<_>>>()?
     };
-    let wanted = settings.get("n_top_genes")?.count()?;
-    let mut chosen: Vec<usize> = (0..same[0].len()).collect();
-    if wanted > 0 && wanted < chosen.len() {
-        // Those standardised together vary as the cells of both do: the first's own deviations are wanted.
-        let own = Preprocess::fit(given[0].0, given[0].1, &recipes[0].before_standardise())?;
-        let spread = |k: usize| own.unit_sd()[same[0][k] as usize];
-        chosen.sort_by(|&a, &b| spread(b).total_cmp(&spread(a)).then(a.cmp(&b)));
-        chosen.truncate(wanted);
-        chosen.sort_unstable();
-    }
+    let (wanted, all) = (settings.get("n_top_genes")?.count()?, same[0].len());
+    let chosen = if wanted > 0 && wanted < all {
+        let (m, rows, recipe) = given[0];
+        selection::choose(m, rows, recipe, By::named(settings.get("top_genes_by")?.word()?, m)?, &same[0], wanted)?
+    } else {
+        (0..all).collect()
+    };
     let input = |(preprocess, places): (Preprocess, &Vec<u32>)| {
         let columns: Vec<u32> = chosen.iter().map(|&k| places[k]).collect();
         let all = columns.len() == preprocess.features() && columns.iter().enumerate().all(|(i, &c)| c as usize == i);
         Input::of(preprocess, (!all).then_some(columns))
     };
     Ok(fitted.into_iter().zip(&same).map(input).collect())
+}
+
+/// Whether the model's features are the same in all modalities.
+pub fn applies(settings: &Settings) -> bool {
+    settings.has("scaling")
+}
+
+/// Writes out how features are chosen, where that is left to the data.
+pub fn resolve(dataset: &Dataset, settings: &mut Settings) -> Result<()> {
+    if !settings.has("top_genes_by") {
+        return Ok(());
+    }
+    let of: Vec<(&str, &Modality)> =
+        if applies(settings) { vec![("", dataset.modality(0))] } else { dataset.modalities().iter().map(|m| (m.name(), m)).collect() };
+    for (name, modality) in of {
+        if settings.of("n_top_genes", name)?.count()? > 0 && settings.of("top_genes_by", name)?.is_auto() {
+            settings.fill("top_genes_by", name, Value::Word(By::named("auto", modality)?.word().into()));
+        }
+    }
+    Ok(())
+}
+
+/// Those features of a modality that vary most, as many as its `n_top_genes` says, ascending; `None` where it is given all of them.
+pub fn top_features(modality: &Modality, rows: &[u32], recipe: &Recipe, settings: &Settings) -> Result<Option<Vec<u32>>> {
+    let wanted = if settings.has("n_top_genes") { settings.of("n_top_genes", modality.name())?.count()? } else { 0 };
+    if wanted == 0 || wanted >= modality.features() {
+        return Ok(None);
+    }
+    if modality.is_image() {
+        return Err(Error::usage(format!(
+            "{} is of images, whose pixels are not chosen among: leave n_top_genes.{0} at 0",
+            modality.name()
+        )));
+    }
+    let all: Vec<u32> = (0..modality.features() as u32).collect();
+    let by = By::named(settings.of("top_genes_by", modality.name())?.word()?, modality)?;
+    Ok(Some(selection::choose(modality, rows, recipe, by, &all, wanted)?.into_iter().map(|i| i as u32).collect()))
 }
 
 /// For every modality the places of the features that all have, in the order of the first.

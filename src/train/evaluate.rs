@@ -7,6 +7,7 @@ mod classifier;
 mod phenotype;
 mod spaces;
 
+use super::input::Input;
 use super::session::Session;
 use super::trained::Trained;
 use crate::data::Dataset;
@@ -38,7 +39,7 @@ impl Trained {
         let seed = self.config.seed;
         let learnt = self.classes_learnt(column);
         // The model's features are the same in both modalities.
-        let common = self.settings().has("n_top_genes");
+        let common = super::common::applies(self.settings());
         let session = self.session(dataset)?;
         let mut embeddings = Vec::new();
         for (m, modality) in dataset.modalities().iter().enumerate() {
@@ -247,8 +248,9 @@ impl Errors<'_> {
         let rows = self.some(&all);
         let (imputed, measured) = (self.imputed(m, m, &rows)?, self.measured(m, &rows)?);
         let modality = self.dataset.modality(m);
-        let mut sums = Imputation::new(modality.features());
-        let matrix = |v| Matrix::new(v, rows.len(), modality.features());
+        let features = self.features(m);
+        let mut sums = Imputation::new(features);
+        let matrix = |v| Matrix::new(v, rows.len(), features);
         sums.add(matrix(&imputed), matrix(&measured));
         self.out.set_some(format!("recon_mse.{}", modality.name()), sums.mse());
         Ok(())
@@ -265,7 +267,7 @@ impl Errors<'_> {
         let direction = format!("{}_to_{}", self.dataset.modality(from).name(), self.dataset.modality(to).name());
         let (sources, targets): (Vec<u32>, Vec<u32>) = test.iter().copied().unzip();
         let (imputed, measured) = (self.imputed(from, to, &sources)?, self.measured(to, &targets)?);
-        let features = self.dataset.modality(to).features();
+        let features = self.features(to);
         let matrix = |v| Matrix::new(v, test.len(), features);
         let by_feature = translation_metrics(&mut self.out, &direction, "", matrix(&imputed), matrix(&measured));
         if let Some(labels) = self.labels {
@@ -281,7 +283,7 @@ impl Errors<'_> {
         let (a, b): (Vec<u32>, Vec<u32>) = rows.iter().copied().unzip();
         let (a, b) = (self.measured(from, &a)?, self.measured(to, &b)?);
         let place = |range: std::ops::Range<usize>| range.map(|i| (i as u32, i as u32)).collect::<Vec<_>>();
-        let (a, b) = (Matrix::new(&a, rows.len(), self.dataset.modality(from).features()), Matrix::new(&b, rows.len(), features));
+        let (a, b) = (Matrix::new(&a, rows.len(), self.features(from)), Matrix::new(&b, rows.len(), features));
         baseline_metrics(
             &mut self.out,
             &direction,
@@ -304,27 +306,44 @@ impl Errors<'_> {
         at_most(MOST, all)
     }
 
+    /// How many features errors are measured on: those that the model is given.
+    fn features(&self, m: usize) -> usize {
+        self.session.inputs[m].columns().map_or(self.dataset.modality(m).features(), <[u32]>::len)
+    }
+
     /// Rows of a modality in standardised units; missing values are NaN.
     fn measured(&self, m: usize, rows: &[u32]) -> Result<Vec<f32>> {
-        let (modality, p) = (self.dataset.modality(m), self.session.inputs[m].preprocess());
-        let mut values = vec![0.0; rows.len() * modality.features()];
-        for (out, &row) in values.chunks_exact_mut(modality.features()).zip(rows) {
-            p.row(modality, row as usize, out)?;
-            standardise(out, p.unit_mean(), p.unit_sd());
+        let (modality, input) = (self.dataset.modality(m), &self.session.inputs[m]);
+        let mut values = Vec::with_capacity(rows.len() * self.features(m));
+        let mut whole = vec![0.0; modality.features()];
+        for &row in rows {
+            input.preprocess().row(modality, row as usize, &mut whole)?;
+            push_standardised(input, &mut whole, &mut values);
         }
         Ok(values)
     }
 
     /// What the model makes of `to` from rows of `from`, in standardised units.
     fn imputed(&mut self, from: usize, to: usize, rows: &[u32]) -> Result<Vec<f32>> {
-        let mut values = Vec::with_capacity(rows.len() * self.dataset.modality(to).features());
+        let mut values = Vec::with_capacity(rows.len() * self.features(to));
+        let (input, mut whole) = (self.session.inputs[to].clone(), Vec::new());
         self.session.translate(self.dataset, [from, to], rows, &mut |_, x| {
-            values.extend_from_slice(x);
+            whole.clear();
+            whole.extend_from_slice(x);
+            push_standardised(&input, &mut whole, &mut values);
             Ok(())
         })?;
-        let p = self.session.inputs[to].preprocess();
-        values.chunks_exact_mut(p.features()).for_each(|row| standardise(row, p.unit_mean(), p.unit_sd()));
         Ok(values)
+    }
+}
+
+/// Appends those preprocessed features of a cell that the model is given, in standardised units.
+fn push_standardised(input: &Input, whole: &mut [f32], out: &mut Vec<f32>) {
+    let p = input.preprocess();
+    standardise(whole, p.unit_mean(), p.unit_sd());
+    match input.columns() {
+        None => out.extend_from_slice(whole),
+        Some(columns) => out.extend(columns.iter().map(|&c| whole[c as usize])),
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //!   forward    x → steps → V (x - m) → (s - μ)/σ             V `[width, features]`, m `[features]`; μ, σ scalars over all training scores
 //!   backward   s → σ s + μ → Vᵀ s + m                        in the preprocessed units of the features
-//!   columns    of a model whose modalities have the same features: those that all of them have, in the order of the first
+//!   columns    of a model whose modalities have the same features: those that all of them have, in the order of the first; of others
+//!              those that vary most, if `n_top_genes` asks for some; components are then theirs
 //!   fitted     on the training cells alone, and kept with the run
 //!
 //! One scalar scales all components: their relative size stays as the principal components left it (JAMIE, section on preprocessing).
@@ -47,22 +48,35 @@ struct Training<'a> {
     preprocess: &'a Preprocess,
     modality: &'a Modality,
     rows: &'a [u32],
+    columns: Option<&'a [u32]>,
+    scratch: Vec<f32>,
 }
 
 impl Rows for Training<'_> {
     fn shape(&self) -> [usize; 2] {
-        [self.rows.len(), self.preprocess.features()]
+        [self.rows.len(), self.columns.map_or(self.preprocess.features(), <[u32]>::len)]
     }
 
     fn read(&mut self, first: usize, out: &mut [f32]) -> Result<()> {
-        let rows = out.chunks_exact_mut(self.preprocess.features().max(1));
-        rows.zip(&self.rows[first..]).try_for_each(|(out, &row)| self.preprocess.row(self.modality, row as usize, out))
+        let rows = out.chunks_exact_mut(self.shape()[1].max(1));
+        let Some(columns) = self.columns else {
+            let mut rows = rows.zip(&self.rows[first..]);
+            return rows.try_for_each(|(out, &row)| self.preprocess.row(self.modality, row as usize, out));
+        };
+        self.scratch.resize(self.preprocess.features(), 0.0);
+        for (out, &row) in rows.zip(&self.rows[first..]) {
+            self.preprocess.row(self.modality, row as usize, &mut self.scratch)?;
+            out.iter_mut().zip(columns).for_each(|(out, &c)| *out = self.scratch[c as usize]);
+        }
+        Ok(())
     }
 }
 
 #[derive(Clone, Debug)]
 struct Projection {
     width: usize,
+    /// The features that the components are of, if not all: as many as `centre` is long.
+    columns: Option<Vec<u32>>,
     /// [width, features]; rows beyond the rank of the training cells are zero.
     components: Vec<f32>,
     /// [features]
@@ -74,15 +88,25 @@ struct Projection {
 }
 
 impl Input {
-    /// Fits the steps and, if `components` is not 0, that many components (as many as there are cells or features at most).
-    pub fn fit(modality: &Modality, rows: &[u32], recipe: &Recipe, components: usize, seed: u64) -> Result<Input> {
-        let mut input = Input::of(Preprocess::fit(modality, rows, recipe)?, None);
-        let width = components.min(rows.len()).min(modality.features());
+    /// Fits the steps and, if `components` is not 0, that many components (as many as there are cells or features at most) of all features
+    /// or of these.
+    pub fn fit(
+        modality: &Modality,
+        rows: &[u32],
+        recipe: &Recipe,
+        columns: Option<Vec<u32>>,
+        components: usize,
+        seed: u64,
+    ) -> Result<Input> {
+        let mut input = Input::of(Preprocess::fit(modality, rows, recipe)?, columns.clone());
+        let features = columns.as_ref().map_or(modality.features(), Vec::len);
+        let width = components.min(rows.len()).min(features);
         if width > 0 {
-            let features = modality.features();
-            let fitted = Pca::fit_streaming(&mut Training { preprocess: &input.preprocess, modality, rows }, width, seed)?;
+            let mut training = Training { preprocess: &input.preprocess, modality, rows, columns: columns.as_deref(), scratch: Vec::new() };
+            let fitted = Pca::fit_streaming(&mut training, width, seed)?;
             let mut projection = Projection {
                 width,
+                columns,
                 components: vec![0.0; width * features],
                 centre: vec![0.0; features],
                 offset: vec![0.0; width],
@@ -137,10 +161,11 @@ impl Input {
         }
     }
 
-    /// The features that a model is given, if not all of them in their order.
+    /// The features that a model is given, itself or by components of them, if not all of them in their order.
     pub fn columns(&self) -> Option<&[u32]> {
         match &self.given {
             Given::Columns(columns) => Some(columns),
+            Given::Components(p) => p.columns.as_deref(),
             _ => None,
         }
     }
@@ -154,7 +179,10 @@ impl Input {
     pub fn describe(&self) -> String {
         let steps = self.preprocess.recipe().to_string();
         match &self.given {
-            Given::Columns(columns) => format!("{steps}, {} common features", columns.len()),
+            Given::Columns(columns) => format!("{steps}, {} of its features", columns.len()),
+            Given::Components(Projection { width, columns: Some(columns), .. }) => {
+                format!("{steps}, {width} principal components of {} of its features", columns.len())
+            }
             Given::Components(p) => format!("{steps}, {} principal components", p.width),
             Given::Canvas(c) if c.sides != [c.image[1], c.image[2]] => format!("{steps}, zeros around to {} x {}", c.sides[0], c.sides[1]),
             Given::All | Given::Canvas(_) => steps,
@@ -206,12 +234,21 @@ impl Input {
     /// Preprocessed values x [rows, features] as a model is given them: `out` [rows, width].
     pub fn project(&self, x: &[f32], out: &mut [f32]) {
         let cells = x.chunks_exact(self.preprocess.features().max(1));
-        let rows = cells.zip(out.chunks_exact_mut(self.width().max(1)));
+        let width = self.width().max(1);
+        let rows = |out| cells.clone().zip(<[f32]>::chunks_exact_mut(out, width));
         match &self.given {
             Given::All => out.copy_from_slice(x),
-            Given::Columns(columns) => rows.for_each(|(x, out)| out.iter_mut().zip(columns).for_each(|(out, &c)| *out = x[c as usize])),
-            Given::Components(p) => p.forward(x, x.len() / p.centre.len(), out),
-            Given::Canvas(c) => rows.for_each(|(x, out)| c.put(x, out)),
+            Given::Columns(columns) => {
+                rows(out).for_each(|(x, out)| out.iter_mut().zip(columns).for_each(|(out, &c)| *out = x[c as usize]))
+            }
+            Given::Components(p) => match &p.columns {
+                None => p.forward(x, x.len() / p.centre.len(), out),
+                Some(columns) => {
+                    let chosen: Vec<f32> = cells.flat_map(|x| columns.iter().map(|&c| x[c as usize])).collect();
+                    p.forward(&chosen, chosen.len() / p.centre.len(), out);
+                }
+            },
+            Given::Canvas(c) => rows(out).for_each(|(x, out)| c.put(x, out)),
         }
     }
 
@@ -224,7 +261,13 @@ impl Input {
                 let at = columns.iter().position(|&c| c as usize == feature);
                 at.map_or(self.preprocess.unit_mean()[feature], |at| y[at])
             }
-            Given::Components(p) => p.feature(y, feature),
+            Given::Components(Projection { columns: Some(columns), .. }) if !columns.contains(&(feature as u32)) => {
+                self.preprocess.unit_mean()[feature]
+            }
+            Given::Components(p) => {
+                let place = p.columns.as_ref().and_then(|columns| columns.iter().position(|&c| c as usize == feature));
+                p.feature(y, place.unwrap_or(feature))
+            }
             Given::Canvas(c) => y[c.place(feature)],
         }
     }
@@ -238,15 +281,25 @@ impl Input {
             return out.extend_from_slice(y);
         }
         out.resize(y.len() / width * features, 0.0);
-        let rows = y.chunks_exact(width).zip(out.chunks_exact_mut(features.max(1)));
+        let rows = |out| y.chunks_exact(width).zip(<[f32]>::chunks_exact_mut(out, features.max(1)));
         match &self.given {
             Given::All => {}
-            Given::Columns(columns) => rows.for_each(|(y, out)| {
+            Given::Columns(columns) => rows(out).for_each(|(y, out)| {
                 out.copy_from_slice(self.preprocess.unit_mean());
                 y.iter().zip(columns).for_each(|(&y, &c)| out[c as usize] = y);
             }),
-            Given::Components(p) => p.backward(y, out),
-            Given::Canvas(c) => rows.for_each(|(y, out)| c.take(y, out)),
+            Given::Components(p) => match &p.columns {
+                None => p.backward(y, out),
+                Some(columns) => {
+                    let mut chosen = vec![0.0; y.len() / width * columns.len()];
+                    p.backward(y, &mut chosen);
+                    for (x, out) in chosen.chunks_exact(columns.len()).zip(out.chunks_exact_mut(features.max(1))) {
+                        out.copy_from_slice(self.preprocess.unit_mean());
+                        x.iter().zip(columns).for_each(|(&x, &c)| out[c as usize] = x);
+                    }
+                }
+            },
+            Given::Canvas(c) => rows(out).for_each(|(y, out)| c.take(y, out)),
         }
     }
 
@@ -260,9 +313,9 @@ impl Input {
             tensor("unit_mean", p.unit_mean()),
             tensor("unit_sd", p.unit_sd()),
         ];
+        all.extend(self.columns().map(|columns| tensor("columns", &columns.iter().map(|&c| c as f32).collect::<Vec<f32>>())));
         match &self.given {
-            Given::All => {}
-            Given::Columns(columns) => all.push(tensor("columns", &columns.iter().map(|&c| c as f32).collect::<Vec<f32>>())),
+            Given::All | Given::Columns(_) => {}
             Given::Components(p) => {
                 all.push((format!("preprocess.{name}.components"), [p.width, p.centre.len()], p.components.clone()));
                 all.push(tensor("centre", &p.centre));
@@ -283,22 +336,25 @@ impl Input {
         let preprocess = Preprocess::from_parts(&recipe, part("mean")?, part("scale")?, part("unit_mean")?, part("unit_sd")?)?;
         let damaged = |what: &str| Error::usage(format!("{what} of {name} is damaged or does not fit its features: train the run again"));
         let find = |what: &str| saved.get(&format!("preprocess.{name}.{what}"));
+        let known = |&c: &f32| c >= 0.0 && c.fract() == 0.0 && (c as usize) < preprocess.features();
+        let columns = match find("columns") {
+            Some((_, columns)) if !columns.iter().all(known) => return Err(damaged("the list of features")),
+            Some((_, columns)) => Some(columns.iter().map(|&c| c as u32).collect::<Vec<u32>>()),
+            None => None,
+        };
         let given = if let Some(([width, features], components)) = find("components") {
             let (centre, scalars) = (part("centre")?, part("score_mean_and_deviation")?);
             let [mean, deviation] = scalars[..] else { return Err(damaged("the projection")) };
-            if centre.len() != features || features != preprocess.features() || components.len() != width * features {
+            let wanted = columns.as_ref().map_or(preprocess.features(), Vec::len);
+            if centre.len() != features || features != wanted || components.len() != width * features {
                 return Err(damaged("the projection"));
             }
             let offset = vec![0.0; width];
-            let mut p = Projection { width, components: components.to_vec(), centre, offset, mean, deviation };
+            let mut p = Projection { width, columns, components: components.to_vec(), centre, offset, mean, deviation };
             p.set_offset();
             Given::Components(p)
-        } else if let Some((_, columns)) = find("columns") {
-            let known = |&c: &f32| c >= 0.0 && c.fract() == 0.0 && (c as usize) < preprocess.features();
-            if !columns.iter().all(known) {
-                return Err(damaged("the list of features"));
-            }
-            Given::Columns(columns.iter().map(|&c| c as u32).collect())
+        } else if let Some(columns) = columns {
+            Given::Columns(columns)
         } else if let Some((_, canvas)) = find("canvas") {
             let &[c, h, w, height, width] = canvas else { return Err(damaged("the canvas")) };
             let [c, h, w, height, width] = [c, h, w, height, width].map(|n| n as usize);
@@ -391,7 +447,7 @@ mod tests {
         let m = d.modality(1);
         let rows: Vec<u32> = (0..150).collect();
         let recipe = Recipe::parse("standardise").unwrap();
-        let mut input = Input::fit(m, &rows, &recipe, 512, 0).unwrap();
+        let mut input = Input::fit(m, &rows, &recipe, None, 512, 0).unwrap();
         assert_eq!(input.width(), 100);
         let (mut scores, mut back) = (vec![0.0; 150 * 100], Vec::new());
         input.rows(m, &rows, &mut scores).unwrap();
@@ -400,7 +456,7 @@ mod tests {
         assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4, "{mean} {variance}");
         input.features(&scores, &mut back);
         let mut projected = vec![0.0; 150 * 100];
-        let mut plain = Input::fit(m, &rows, &recipe, 0, 0).unwrap();
+        let mut plain = Input::fit(m, &rows, &recipe, None, 0, 0).unwrap();
         let mut x = vec![0.0; 150 * 100];
         plain.rows(m, &rows, &mut x).unwrap();
         assert!(x.iter().zip(&back).all(|(x, y)| (x - y).abs() < 1e-4), "what comes back is what went in");
@@ -411,5 +467,28 @@ mod tests {
         let mut one = vec![0.0; 100];
         input.rows(m, &[77], &mut one).unwrap();
         assert_eq!(one, scores[7700..7800]);
+    }
+
+    #[test]
+    fn components_of_chosen_features_are_those_of_a_dataset_of_them_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d");
+        simulate(&SimulateSpec { recipe: "branching", cells: Some(60), seed: 2, ..Default::default() }, &path, &mut Hooks::default())
+            .unwrap();
+        let d = Dataset::open(&path).unwrap();
+        let (m, rows, recipe) = (d.modality(1), (0..60).collect::<Vec<u32>>(), Recipe::parse("standardise").unwrap());
+        let columns = vec![3, 4, 10, 50, 51, 99];
+        let mut input = Input::fit(m, &rows, &recipe, Some(columns.clone()), 6, 0).unwrap();
+        assert_eq!((input.width(), input.columns()), (6, Some(columns.as_slice())));
+        let (mut scores, mut back, mut whole) = (vec![0.0; 60 * 6], Vec::new(), vec![0.0; 60 * 100]);
+        input.rows(m, &rows, &mut scores).unwrap();
+        input.features(&scores, &mut back);
+        Input::fit(m, &rows, &recipe, None, 0, 0).unwrap().rows(m, &rows, &mut whole).unwrap();
+        for (at, (x, y)) in whole.iter().zip(&back).enumerate() {
+            // Six components lose nothing of six features; the others are the mean cell's.
+            let (feature, wanted) = ((at % 100) as u32, if columns.contains(&((at % 100) as u32)) { *x } else { 0.0 });
+            assert!((y - wanted).abs() < 1e-4, "{feature} {y} {wanted}");
+            assert!((input.feature(&scores[at / 100 * 6..][..6], feature as usize) - y).abs() < 1e-5);
+        }
     }
 }

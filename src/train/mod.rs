@@ -27,6 +27,7 @@ pub use trained::{Space, Trained};
 use crate::correspondence::Inferring;
 use crate::data::Dataset;
 use crate::data::plan::Plan;
+use crate::data::shuffle::Shuffle;
 use crate::data::split::Holdout;
 use crate::device::Device;
 use crate::engine::optim::STATES;
@@ -68,6 +69,8 @@ pub struct TrainRequest<'a> {
     pub holdout: Option<Holdout>,
     /// The fraction of the known training pairs that training may see.
     pub paired: f64,
+    /// How rows are shuffled.
+    pub shuffle: Shuffle,
     /// The label column that the run is about.
     pub labels: Option<String>,
     /// The directory of the run.

@@ -111,13 +111,17 @@ impl Preparation {
             recipes.push(recipe);
             image_sides.push(sides);
         }
-        let mut inputs = if settings.has("n_top_genes") {
+        common::resolve(dataset, &mut settings)?;
+        let mut inputs = if common::applies(&settings) {
             common::inputs(dataset, &training_rows, &recipes, &settings)?
         } else {
             let components = |name: &str| if settings.has("pca_dim") { settings.of("pca_dim", name)?.count() } else { Ok(0) };
             let fitted = dataset.modalities().iter().zip(&training_rows).zip(&recipes);
             fitted
-                .map(|((m, rows), recipe)| Input::fit(m, rows, recipe, components(m.name())?, request.seed))
+                .map(|((m, rows), recipe)| {
+                    let columns = common::top_features(m, rows, recipe, &settings)?;
+                    Input::fit(m, rows, recipe, columns, components(m.name())?, request.seed)
+                })
                 .collect::<Result<Vec<_>>>()?
         };
         for ((m, input), sides) in dataset.modalities().iter().zip(&mut inputs).zip(image_sides) {
@@ -161,7 +165,8 @@ impl Preparation {
         let mut step = Step::new(device, request.seed, request.precision)?;
         let model = (request.model.build)(&mut step, &settings, &modalities)?;
         let stages = stages(&*model, &settings)?;
-        let plans: Vec<Plan> = stages.iter().map(|stage| plan_of(stage, request.seed, &training_rows, &used)).collect();
+        let plans: Vec<Plan> =
+            stages.iter().map(|stage| plan_of(stage, request.seed, &training_rows, &used).shuffled(request.shuffle)).collect();
         let complete = stages.iter().any(|stage| matches!(stage.sampling, Sampling::Complete { .. }));
         if complete && plans.iter().any(|plan| plan.slots() == 0) {
             return Err(Error::usage(format!(
@@ -350,6 +355,7 @@ fn open_run(request: &TrainRequest, settings: &Settings, device: &str) -> Result
         ran_on: device.to_string(),
         holdout: request.holdout.as_ref().map(|h| h.to_string()),
         paired: request.paired,
+        shuffle: request.shuffle,
         labels: request.labels.clone(),
         modalities: dataset.modalities().iter().map(shape).collect(),
         options: settings.to_toml(),

@@ -24,6 +24,7 @@ use super::npy::Dtype;
 use crate::error::{Error, Result, nearest};
 
 pub use text::{Table, TableReader, delimiter_of, first_repeat};
+pub(super) use text::{open_text, read_error};
 
 /// One format: the endings that choose it and the function that opens it.
 pub struct Format {

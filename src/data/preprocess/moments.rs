@@ -116,6 +116,11 @@ impl Moments {
         self.mean.clone()
     }
 
+    /// Sum of the squared deviations from the mean of each feature.
+    pub(super) fn squares(&self) -> &[f64] {
+        &self.square
+    }
+
     /// Population deviation of each feature; 1 where it is 0 or unknown, so that it can divide.
     pub(super) fn deviations(&self) -> Vec<f64> {
         let sd = |(&square, &n): (&f64, &u64)| if n > 0 { (square / n as f64).sqrt() } else { 0.0 };

@@ -140,9 +140,7 @@ impl Recipe {
                 _ => vec![Step::MinmaxCell],
             }));
         }
-        // A measured 0 or 1 (a methylated site) is a state; the logarithm of its share of the cell's total means nothing.
-        let counts = facts.all_integers_nonnegative && facts.max.is_some_and(|max| max > 1.0) && !modality.is_image();
-        if counts { Recipe::parse(count_recipe) } else { Ok(Recipe::Steps(vec![Step::Standardise])) }
+        if are_counts(modality) { Recipe::parse(count_recipe) } else { Ok(Recipe::Steps(vec![Step::Standardise])) }
     }
 
     /// The steps up to `standardise`, if it is one of them.
@@ -216,6 +214,13 @@ pub(super) fn apply(step: Step, x: &mut [f32]) -> Result<(), Refused> {
         }
     }
     Ok(())
+}
+
+/// Whether the values are counts: non-negative integers. A measured 0 or 1 (a methylated site) is a state; the logarithm of its share of the
+/// cell's total means nothing.
+pub(super) fn are_counts(modality: &Modality) -> bool {
+    let facts = modality.facts();
+    facts.all_integers_nonnegative && facts.max.is_some_and(|max| max > 1.0) && !modality.is_image()
 }
 
 /// Undoes what can be undone of a step other than [`Step::Standardise`].

@@ -129,7 +129,7 @@ fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: 
         let head = Head { cells: Some(cells as u64), shape, layout: Layout::Dense(Dtype::F32), features: Some(features), cell_ids: None };
         let rows = View { graph, loadings: graph.loadings(view), cells, next: 0 };
         let file = format!("simulate {} --cells {cells} --seed {}", recipe.name, spec.seed);
-        builder.add(name, Source { head, rows: Box::new(rows) }, Provenance { file, key: None, bytes: None }, hooks)?;
+        builder.add(name, Source { head, rows: Box::new(rows) }, Provenance { file, ..Provenance::default() }, hooks)?;
     }
     let ids: Vec<String> = (0..cells).map(|cell| format!("cell{cell}")).collect();
     let links = pairs::by_row(&VIEWS.map(|name| Ids { name, ids: &ids }))?;

@@ -129,7 +129,7 @@ fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: 
         let head = Head { cells: Some(cells as u64), shape: vec![features], layout, features: Some(names), cell_ids: None };
         let levels = Levels::draw(measured, place, features, spec.seed);
         let rows = Counts { levels: Arc::new(levels), seed: spec.seed, cells, next: 0, block: Vec::new() };
-        let from = Provenance { file: said.clone(), key: None, bytes: None };
+        let from = Provenance { file: said.clone(), ..Provenance::default() };
         builder.add(measured.name, Source { head, rows: Box::new(rows) }, from, hooks)?;
     }
     let ids = table.ids.clone();

@@ -56,7 +56,7 @@ fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: 
         };
         let head = Head { cells: Some(cells as u64), shape, layout: Layout::Dense(Dtype::F32), features, cell_ids: None };
         let source = Source { head, rows: Box::new(Cells { levels: levels.clone(), modality: m, cells, seed, next: 0 }) };
-        let from = Provenance { file: format!("simulate {} --cells {cells} --seed {seed}", recipe.name), key: None, bytes: None };
+        let from = Provenance { file: format!("simulate {} --cells {cells} --seed {seed}", recipe.name), ..Provenance::default() };
         builder.add(name, source, from, hooks)?;
         ids.push((0..cells).map(|cell| format!("{name}{cell}")).collect::<Vec<String>>());
         classes.extend((0..cells).map(|cell| CLASSES[class(seed, m, cell).0].to_string()));

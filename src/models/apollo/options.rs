@@ -1,7 +1,7 @@
 //! APOLLO's options, and what of them follows from the data.
 
 use crate::error::{Error, Result};
-use crate::models::options::{Kind, OptionSpec, POSITIVE, Per, Value, option};
+use crate::models::options::{Kind, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
 use crate::models::settings::{Settings, Source};
 use crate::models::{Facts, inference};
 
@@ -109,6 +109,9 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     option("cells", Per::Run, COUNT, "auto", "rows of the latent tables: the cells of the first modality"),
     option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
     inference::PREPROCESS,
+    inference::SPARSE,
+    TOP_GENES,
+    TOP_GENES_BY,
 ];
 
 pub(super) fn image_sides(settings: &Settings) -> Result<Option<usize>> {

@@ -1,7 +1,7 @@
 //! The options of both instances, and what is worked out from the data.
 
 use crate::error::{Error, Result};
-use crate::models::options::{Kind, OptionSpec, POSITIVE, Per, Value, option};
+use crate::models::options::{Kind, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
 use crate::models::settings::Settings;
 use crate::models::{Facts, Labels, inference};
 
@@ -102,6 +102,8 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
     inference::PREPROCESS,
     inference::SPARSE,
+    TOP_GENES,
+    TOP_GENES_BY,
 ];
 
 /// The instance's own, and `None` for what it has no use for: fc, image.

@@ -1,7 +1,7 @@
 //! sciCAN's options, and what of them follows from the data.
 
 use super::super::inference;
-use super::super::options::{Kind, OptionSpec, POSITIVE, Per, Value, option};
+use super::super::options::{Kind, OptionSpec, POSITIVE, Per, TOP_GENES_BY, Value, option};
 use super::super::settings::Settings;
 use super::super::{Facts, Labels};
 use crate::error::{Error, Result};
@@ -59,6 +59,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         "0",
         "features that vary most in the first modality; 0: all that both have",
     ),
+    OptionSpec { per: Per::Run, ..TOP_GENES_BY },
     option("w_class", Per::Run, POSITIVE, "auto", "weight of the class head's loss: 2; unlabelled: 0"),
     option("w_nce", Per::Modality, POSITIVE, "auto", "weight of the contrastive loss: 0.25 of the second modality; unlabelled: 2 and 0.5"),
     option("w_cluster", Per::Modality, POSITIVE, "auto", "weight of the contrastive loss of clusters: 0; unlabelled: 2 and 0.5"),

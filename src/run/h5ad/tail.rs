@@ -1,5 +1,5 @@
-//! A two-axis array that is written after its file: the HDF5 crate makes the file with one row of it in memory, and here that row's
-//! array is given all its rows and a place at the end of the file, where they then follow one another.
+//! Arrays that are written after their file: the HDF5 crate makes the file with one row of each in memory, and here such an array
+//! is given all its rows and a place at the end of the file, where its rows, and the arrays, then follow one another.
 //!
 //!   found     the object header (`OHDR`, version 2) whose layout message has the address that the crate tells
 //!   changed   dataspace: rows; layout: address and size; superblock: end of the file; the checksums of both (lookup3)
@@ -14,19 +14,45 @@ use crate::error::{Error, Result};
 /// Where the array begins in the file: a multiple of this, so that it can be mapped.
 const ALIGNMENT: u64 = 64;
 
-/// The file's beginning, up to where row 0 of the array at `path` goes. `image` has one row of it, of `row_bytes` bytes.
-pub(super) fn make_room(image: Vec<u8>, path: &str, rows: u64, row_bytes: u64) -> Result<Vec<u8>> {
-    let layout = hdf5_pure::File::from_bytes(image.clone()).and_then(|file| file.dataset(path)?.layout());
-    let Ok(Layout::Contiguous { address: Some(address), size }) = layout else {
-        return Err(Error::Internal(format!("{path} was not made in one piece: {layout:?}")));
-    };
-    let mut image = image;
+/// An array that goes to the end of the file.
+pub(super) struct Tail<'a> {
+    /// Where it is in the file.
+    pub path: &'a str,
+    /// Length of its first axis.
+    pub rows: u64,
+    /// Bytes of a row, which the image has one of.
+    pub row_bytes: u64,
+}
+
+impl Tail<'_> {
+    /// Its bytes.
+    pub fn bytes(&self) -> u64 {
+        self.rows * self.row_bytes
+    }
+
+    /// Bytes between its end and the beginning of the next.
+    pub fn padding(&self) -> u64 {
+        self.bytes().next_multiple_of(ALIGNMENT) - self.bytes()
+    }
+}
+
+/// The file's beginning, up to where row 0 of the first of these arrays goes. The others follow, each after the padding of the one before.
+pub(super) fn make_room(mut image: Vec<u8>, tails: &[Tail]) -> Result<Vec<u8>> {
     let start = (image.len() as u64).next_multiple_of(ALIGNMENT);
-    let changed = (size == row_bytes).then(|| move_array(&mut image, [address, size], [start, rows * row_bytes], rows)).flatten();
-    changed.ok_or_else(|| Error::Internal(format!("{path} was made in a way that is not known")))?;
+    let (mut at, mut end) = (start, start);
+    for tail in tails {
+        let layout = hdf5_pure::File::from_bytes(image.clone()).and_then(|file| file.dataset(tail.path)?.layout());
+        let Ok(Layout::Contiguous { address: Some(address), size }) = layout else {
+            return Err(Error::Internal(format!("{} was not made in one piece: {layout:?}", tail.path)));
+        };
+        let new = [at, tail.bytes()];
+        let changed = (size == tail.row_bytes).then(|| move_array(&mut image, [address, size], new, tail.rows)).flatten();
+        changed.ok_or_else(|| Error::Internal(format!("{} was made in a way that is not known", tail.path)))?;
+        end = at + tail.bytes();
+        at = end + tail.padding();
+    }
     image.resize(start as usize, 0);
-    let ended = set_end(&mut image, start + rows * row_bytes);
-    ended.ok_or_else(|| Error::Internal("the file was begun in a way that is not known".into()))?;
+    set_end(&mut image, end).ok_or_else(|| Error::Internal("the file was begun in a way that is not known".into()))?;
     Ok(image)
 }
 
@@ -42,11 +68,12 @@ fn move_array(image: &mut [u8], old: [u64; 2], new: [u64; 2], rows: u64) -> Opti
             && u64_at(image, layout + 10) == Some(old[1])
         {
             let dims = space + if image.get(space)? == &2 { 4 } else { 8 };
-            (u64_at(image, dims)? == 1 && image.get(space + 1)? == &2).then_some(())?;
+            let axes = usize::from(*image.get(space + 1)?);
+            (u64_at(image, dims)? == 1 && (1..=2).contains(&axes)).then_some(())?;
             put(image, dims, rows)?;
             // The largest sizes, where there are any, follow the sizes.
             if image.get(space + 2)? & 1 == 1 {
-                put(image, dims + 16, rows)?;
+                put(image, dims + 8 * axes, rows)?;
             }
             put(image, layout + 2, new[0])?;
             put(image, layout + 10, new[1])?;
@@ -168,13 +195,19 @@ mod tests {
             let mut group = file.create_group("in");
             group.create_dataset("matrix").with_f32_data(&[9.0, 9.0]).with_shape(&[1, 2]);
             file.add_group(group.finish());
-            let mut image = make_room(file.finish().unwrap(), "in/matrix", rows, 8).unwrap();
+            file.create_dataset("list").with_i32_data(&[0]).with_shape(&[1]);
+            let tails = [("in/matrix", rows, 8), ("list", rows / 3, 4)].map(|(path, rows, row_bytes)| Tail { path, rows, row_bytes });
+            let mut image = make_room(file.finish().unwrap(), &tails).unwrap();
             assert_eq!(image.len() as u64 % ALIGNMENT, 0);
             let numbers: Vec<f32> = (0..rows * 2).map(|i| i as f32).collect();
             image.extend_from_slice(bytemuck::cast_slice(&numbers));
+            image.resize(image.len() + tails[0].padding() as usize, 0);
+            let list: Vec<i32> = (0..rows as i32 / 3).collect();
+            image.extend_from_slice(bytemuck::cast_slice(&list));
             let file = File::from_bytes(image).unwrap();
             assert_eq!(file.dataset("in/matrix").unwrap().shape().unwrap(), [rows, 2]);
             assert_eq!(file.dataset("in/matrix").unwrap().read_f32().unwrap(), numbers);
+            assert_eq!(file.dataset("list").unwrap().read_i32().unwrap(), list);
             assert_eq!(file.dataset("before").unwrap().read_i32().unwrap(), [7, 8]);
         }
     }
@@ -183,6 +216,6 @@ mod tests {
     fn a_chunked_array_is_an_error() {
         let mut file = FileBuilder::new();
         file.create_dataset("m").with_f32_data(&[9.0, 9.0]).with_shape(&[1, 2]).with_chunks(&[1, 1]);
-        assert!(make_room(file.finish().unwrap(), "m", 3, 8).is_err());
+        assert!(make_room(file.finish().unwrap(), &[Tail { path: "m", rows: 3, row_bytes: 8 }]).is_err());
     }
 }

@@ -25,7 +25,7 @@ impl Errors<'_> {
             if (0..classes as u32).filter(|c| known.contains(c)).count() < 2 {
                 continue;
             }
-            let features = self.dataset.modality(to).features();
+            let features = self.features(to);
             let trained_on = self.measured(to, &rows)?;
             let forest = Forest::grow(Matrix::new(&trained_on, rows.len(), features), &known, classes, seed);
             let (own, own_classes) = self.labelled(to, self.held_out);
