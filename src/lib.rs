@@ -15,7 +15,7 @@
 //! | `metrics` | what the field measures, and the baselines | `metrics/mod.rs` |
 //! | `correspondence` | distances within a modality, the soft correspondence between two inferred from them, one-to-one pairs | `correspondence/mod.rs` |
 //! | `plot` | figures as SVG and PNG, with a font inside | `plot/mod.rs` |
-//! | `explain` | which features a trained model uses: ablation, Shapley values | `explain/mod.rs` |
+//! | `explain` | which features a trained model uses: ablation, Shapley values; what the axes of its latent spaces mean | `explain/mod.rs` |
 //! | `run` | the RUN directory: configuration, history, checkpoint, weights, embeddings | `run.rs` |
 //! | `bench` | what `couplet bench` and `benches/` measure, beside the machine's limits | `bench/mod.rs` |
 //! | `cli` (in the binary) | one file a command | `cli/mod.rs` |

@@ -373,6 +373,95 @@ fn explain_shares_out_an_imputed_value_and_draws_a_waterfall() {
 }
 
 #[test]
+fn spaces_of_a_code_are_written_apart_measured_apart_and_explained_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let (data, run) = (at("data"), at("run"));
+    ok(&["simulate", "apollo-1", "--cells", "160", "--seed", "2", "--out", &data]);
+    let quick = ["--device", "cpu", "--threads", "1", "--epochs", "4", "--set", "epochs2=4", "--set", "width=8", "--batch-size", "40"];
+    ok(&[&["train", "apollo", &data, "--out", &run, "--holdout", "0.25", "--latent", "3"][..], &quick].concat());
+    let bytes = |name: String| fs::metadata(Path::new(&run).join(name)).unwrap().len();
+    for view in ["view1", "view2"] {
+        // 160 cells x 3 shared and 2 specific dimensions of 4 bytes behind headers of 128.
+        let of = ["", ".shared", ".specific"].map(|part| bytes(format!("embedding.{view}{part}.npy")) - 128);
+        assert_eq!(of, [160 * 20, 160 * 12, 160 * 8]);
+    }
+    let said = ok(&["embed", &run, "--from", "view2", "--out", &at("z.csv"), "--device", "cpu"]);
+    assert!(said.contains("160 cells x 5 latent dimensions") && said.contains("z.shared.csv: the 3 of them that are shared"), "{said}");
+    let line = |name: &str, n: usize| fs::read_to_string(at(name)).unwrap().lines().nth(n).unwrap().to_string();
+    assert_eq!([line("z.shared.csv", 0), line("z.specific.csv", 0)], ["cell,modality,Z1,Z2,Z3", "cell,modality,Z4,Z5"]);
+    let (whole, shared) = (line("z.csv", 7), line("z.shared.csv", 7));
+    assert!(whole.starts_with(&format!("{shared},")), "{whole} {shared}");
+
+    ok(&["evaluate", &run, "--device", "cpu", "--classifier", "--out", &at("m.json")]);
+    let metrics: serde_json::Value = serde_json::from_str(&fs::read_to_string(at("m.json")).unwrap()).unwrap();
+    let number = |key: &str| metrics[key].as_f64().unwrap_or_else(|| panic!("{key}: {metrics:#}"));
+    for key in ["shared.view1", "shared.view2", "specific.view1", "specific.view2"] {
+        number(&format!("silhouette.Z3.{key}"));
+        number(&format!("r2.Z5.{key}.train"));
+    }
+    let mean = 0.5 * (number("r2.Z2.shared.view1.train") + number("r2.Z2.shared.view2.train"));
+    assert!((number("r2.Z2.shared.train") - mean).abs() < 1e-12);
+    number("silhouette.Z1.table.shared.train");
+    number("r2.Z4.table.specific.view2.train");
+    assert!(metrics.get("silhouette.Z1.table.shared").is_none(), "held-out cells have no row in a table");
+    assert!(metrics.get("silhouette.Z2.shared").is_none(), "a number of 160 values is no class");
+    assert!(number("classifier_accuracy.full.view1") <= 1.0 && number("classifier_accuracy.chance") <= 1.0);
+
+    let pcs = ["explain", "pcs", &run, "--device", "cpu", "--splits", "2", "--components", "1", "--centre", "1", "--from", "view1"];
+    let said = ok(&pcs);
+    assert!(said.contains("view1, shared space: component 1") && said.contains("view1, specific space: component 1"), "{said}");
+    assert!(Path::new(&run).join("pcs").join("view1.specific.pc1.svg").exists());
+}
+
+#[test]
+fn explain_pcs_leaves_tables_and_figures_of_every_component_and_the_same_twice() {
+    let (data, run) = (made().path("data"), made().path("run"));
+    let (a, b) = names(&data);
+    let dir = tempfile::tempdir().unwrap();
+    let out = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let pcs = |more: &[&str]| {
+        let of = ["explain", "pcs", &run, "--device", "cpu", "--splits", "3", "--components", "2", "--centre", "1"];
+        [&of[..], more].concat().iter().map(|w| w.to_string()).collect::<Vec<String>>()
+    };
+    let tell = |more: &[&str]| ok(&pcs(more).iter().map(String::as_str).collect::<Vec<_>>());
+    let said = tell(&["--out", &out("p")]);
+    assert!(said.contains(&format!("{a}, code space: component 1: ")) && said.contains("low   "), "{said}");
+    assert!(said.trim_end().ends_with("4 figures as SVG and PNG"), "{said}");
+    let read = |folder: &str, name: &str| fs::read_to_string(Path::new(&out(folder)).join(name)).unwrap();
+    let features = read("p", "features.csv");
+    assert!(features.starts_with("encoder,space,component,group,features_of,feature,count,splits,area,"), "{features}");
+    // Codes are made of the features: some follow the first component in every split.
+    let often = features.lines().skip(1).filter(|l| l.split(',').nth(6) == Some("3")).count();
+    assert!(often > 0, "{features}");
+    let cells = read("p", "cells.csv");
+    let bins: std::collections::BTreeSet<i32> = cells.lines().skip(1).map(|l| l.split(',').nth(3).unwrap().parse().unwrap()).collect();
+    assert_eq!(bins, (-5..=5).collect());
+    assert!(read("p", &format!("{a}.code.pc1.svg")).ends_with("</svg>\n"));
+    assert!(fs::read(Path::new(&out("p")).join(format!("{b}.code.pc2.png"))).unwrap().starts_with(b"\x89PNG\r\n"));
+    tell(&["--out", &out("q")]);
+    assert_eq!((features, cells), (read("q", "features.csv"), read("q", "cells.csv")));
+
+    let ids: Vec<String> = fs::read_to_string(Path::new(&data).join(&a).join("cells.txt")).unwrap().lines().map(str::to_string).collect();
+    let table: String = ids.iter().enumerate().map(|(i, id)| format!("{id},{i},\n")).collect();
+    fs::write(out("f.csv"), format!("cell,size,empty\n{table}")).unwrap();
+    tell(&["--out", &out("f"), "--from", &a, "--features", &out("f.csv")]);
+    tell(&["--out", &out("b"), "--from", &a, "--of", &b]);
+    assert!(read("b", "cells.csv").lines().count() > 11 && Path::new(&out("b")).join(format!("{a}.code.{b}.pc1.png")).exists());
+
+    let refused = |more: &[&str], says: &[&str]| refused(&pcs(more).iter().map(String::as_str).collect::<Vec<_>>(), says);
+    fs::write(out("f.csv"), format!("cell,size\n{},big\n", ids[0])).unwrap();
+    refused(&["--out", &out("r"), "--from", &a, "--features", &out("f.csv")], &["f.csv, line 2", "\"big\" is not a number"]);
+    fs::write(out("f.csv"), "cell,size\nnobody,1\n").unwrap();
+    refused(&["--out", &out("r"), "--from", &a, "--features", &out("f.csv")], &["none of its 1 cells"]);
+    refused(&["--from", "nothing"], &["nothing", &a]);
+    refused(&["--thresholds", "8,1.2"], &["the lower first"]);
+    refused(&["--values", "log3"], &["log3"]);
+    refused(&["--centre", "0"], &["--centre"]);
+    crate::refused(&["explain"], &["<RUN>"]);
+}
+
+#[test]
 fn train_takes_files_and_keeps_their_dataset_in_the_run() {
     let dir = tempfile::tempdir().unwrap();
     let cells: Vec<String> = (0..20).map(|i| format!("cell{i}")).collect();

@@ -6,6 +6,8 @@
 //! | `multiome` | jamie | 512 and 512 principal components of paired cells, latent 32, all four losses |
 //! | `skin` | scican | 2,000 genes of both modalities, 22 classes, all terms, batch norm over what passes together |
 //! | `skin-sparse` | scican | the same of 10 % and 5 % non-zeros |
+//! | `shareseq` | apollo | the first step: 9,153 genes and 58,170 peaks of 10 % and 4 % non-zeros, spaces of 50, 20 and 20, four decoders of 1,024 units |
+//! | `shareseq-encoders` | apollo | the second step of the same |
 //! | `scicar` | cross-modal | 815 peaks and 2,613 genes, networks as wide as their features, three classes, no pairs |
 //! | `nuclei` | cross-modal | pretraining on images of 64 x 64, five convolutions of up to 1,024 channels, class head |
 //!
@@ -43,9 +45,14 @@ pub struct Shape {
     pub classes: usize,
     /// The share of values that are not zero, a modality each, where they are fed as non-zeros alone; empty where densely.
     pub nonzeros: &'static [f32],
+    /// The stage that is measured, of a model with several.
+    pub stage: usize,
     /// The model's options, as after `--set`.
     pub options: &'static [&'static str],
 }
+
+/// Features from which on a shape is wide.
+const WIDE: usize = 50_000;
 
 /// The shapes there are.
 pub static SHAPES: &[Shape] = &[
@@ -58,6 +65,7 @@ pub static SHAPES: &[Shape] = &[
         paired: true,
         classes: 0,
         nonzeros: &[],
+        stage: 0,
         options: &[
             "hidden.a=50,50,50,50",
             "hidden.b=60,60,60,60",
@@ -81,6 +89,7 @@ pub static SHAPES: &[Shape] = &[
         paired: true,
         classes: 0,
         nonzeros: &[],
+        stage: 0,
         options: &[],
     },
     Shape {
@@ -92,6 +101,7 @@ pub static SHAPES: &[Shape] = &[
         paired: false,
         classes: 3,
         nonzeros: &[],
+        stage: 0,
         options: &[],
     },
     Shape {
@@ -103,6 +113,7 @@ pub static SHAPES: &[Shape] = &[
         paired: false,
         classes: 2,
         nonzeros: &[],
+        stage: 0,
         options: &["class=head", "class_weights=4.5,0.5"],
     },
     Shape {
@@ -114,6 +125,7 @@ pub static SHAPES: &[Shape] = &[
         paired: false,
         classes: 22,
         nonzeros: &[],
+        stage: 0,
         options: &["bn=joint"],
     },
     Shape {
@@ -125,7 +137,32 @@ pub static SHAPES: &[Shape] = &[
         paired: false,
         classes: 22,
         nonzeros: &[0.1, 0.05],
+        stage: 0,
         options: &["bn=joint"],
+    },
+    Shape {
+        name: "shareseq",
+        model: "apollo",
+        features: &[9153, 58170],
+        image: None,
+        batch: [512, 512],
+        paired: true,
+        classes: 0,
+        nonzeros: &[0.1, 0.04],
+        stage: 0,
+        options: &["preprocess=minmax-cell", "pos_weight.a=9", "pos_weight.b=24"],
+    },
+    Shape {
+        name: "shareseq-encoders",
+        model: "apollo",
+        features: &[9153, 58170],
+        image: None,
+        batch: [512, 512],
+        paired: true,
+        classes: 0,
+        nonzeros: &[0.1, 0.04],
+        stage: 1,
+        options: &["preprocess=minmax-cell", "pos_weight.a=9", "pos_weight.b=24"],
     },
 ];
 
@@ -195,7 +232,8 @@ impl Bench {
             image: shape.image.filter(|_| m == 0),
         };
         let modalities: Vec<Modality> = names.iter().zip(shape.features).enumerate().map(modality).collect();
-        let cells = 8 * batch;
+        // Of wide modalities fewer: they are random, and a step does not ask how many there are.
+        let cells = if shape.features.iter().sum::<usize>() > WIDE { 2 } else { 8 } * batch;
         let class_counts: Vec<usize> = (0..shape.classes).map(|c| (0..cells).filter(|r| r % shape.classes == c).count()).collect();
         let pairs = if shape.paired { cells } else { 0 };
         let facts = Facts {
@@ -215,12 +253,12 @@ impl Bench {
         let unit = |r: u32| Unit { rows: vec![Some(r); names.len()], confidence: 1.0 };
         let labels: Vec<Vec<f32>> = names.iter().map(|_| rows.iter().map(|r| (r % shape.classes.max(1) as u32) as f32).collect()).collect();
         let (rows, units) = (vec![rows; names.len()], (0..if shape.paired { cells as u32 } else { 0 }).map(unit).collect());
-        // Of several stages the first: the longest.
-        let stage = model.stages().into_iter().next();
+        let stage = model.stages().into_iter().nth(shape.stage);
         let mut plan = stage.as_ref().map_or(model.sampling(), |stage| stage.sampling).plan(seed, batch, rows, units);
         let filled = |(m, modality): (usize, &Modality)| {
-            let mut values = init::uniform(seed, &modality.name, cells * modality.features, 2.0);
             let share = shape.nonzeros.get(m).copied();
+            let bound = if share.is_some() { 1.0 } else { 2.0 };
+            let mut values = init::uniform(seed, &modality.name, cells * modality.features, bound);
             if let Some(share) = share {
                 // Positive, as counts are.
                 let kept = init::uniform(seed, &format!("{}.kept", modality.name), values.len(), 1.0);
@@ -242,7 +280,7 @@ impl Bench {
         let labels = (shape.classes > 0).then(|| LabelFeed::new(&mut step, labels, plan.slots())).transpose()?;
         let mut stepper = Stepper::new(&mut step, &*model, Ways { feeds, blocks, labels }, plan.slots(), plan.fully_paired())?;
         if let Some(stage) = stage {
-            stepper.enter(&mut step, 0, stage.phases);
+            stepper.enter(&mut step, shape.stage, stage.phases);
         }
         model.begin_epoch(&mut step, 1);
         plan.shuffle(1);

@@ -18,6 +18,9 @@ pub struct Args {
     /// Write the metrics here too, as JSON
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Also train small networks that tell the labels from each space of the codes: classifier_accuracy.*; takes minutes
+    #[arg(long)]
+    classifier: bool,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -31,7 +34,10 @@ pub fn run(args: Args) -> Result<()> {
     let stop = interrupt::install("metrics.json stays as it is")?;
     let Opened { dataset, .. } = &args.data.open(Place::of_run(&args.run)?, &stop)?;
     let mut trained = Trained::open(&args.run, args.device.open()?)?;
-    let metrics = trained.evaluate(dataset, labels.as_deref())?;
+    let mut metrics = trained.evaluate(dataset, labels.as_deref())?;
+    if args.classifier {
+        metrics.extend(trained.classify_spaces(dataset, labels.as_deref())?);
+    }
     Run::open(&args.run)?.0.save_metrics(&metrics)?;
     if let Some(out) = &args.out {
         write_json(out, &metrics)?;

@@ -2,7 +2,7 @@
 
 use super::dataset::{DatasetArgs, Opened, Place};
 use super::progress::with_hooks;
-use super::{DeviceArgs, check_out, interrupt, note, say, say_exactly, seed_parser};
+use super::{DeviceArgs, check_out, explain_pcs, interrupt, note, say, say_exactly, seed_parser};
 use clap::ValueEnum;
 use couplet::data::{Dataset, Modality};
 use couplet::error::{Error, Result};
@@ -19,9 +19,25 @@ const SHOWN: usize = 15;
 /// More cells than this to pass are said beforehand.
 const MANY: usize = 1_000_000;
 
-/// The flags of `couplet explain`.
+/// What `couplet explain` is given: features that are taken away, or `pcs`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
+    #[command(subcommand)]
+    way: Option<Way>,
+    #[command(flatten)]
+    removal: Option<Removal>,
+}
+
+#[derive(clap::Subcommand)]
+enum Way {
+    /// What the principal components of the latent spaces mean
+    Pcs(Box<explain_pcs::Args>),
+}
+
+/// The flags of `couplet explain RUN`.
+#[derive(clap::Args)]
+struct Removal {
     /// The run that is explained
     #[arg(value_name = "RUN")]
     run: PathBuf,
@@ -93,6 +109,15 @@ enum Space {
 
 /// Explains.
 pub fn run(args: Args) -> Result<()> {
+    match (args.way, args.removal) {
+        (Some(Way::Pcs(args)), _) => explain_pcs::run(*args),
+        (None, Some(args)) => remove(args),
+        // Not reached: clap asks for one of them.
+        (None, None) => Err(Error::usage("name a RUN, or `pcs` and a RUN")),
+    }
+}
+
+fn remove(args: Removal) -> Result<()> {
     args.check()?;
     let column = args.data.label_column()?;
     let stop = interrupt::install("nothing is written")?;
@@ -103,7 +128,7 @@ pub fn run(args: Args) -> Result<()> {
     }
 }
 
-impl Args {
+impl Removal {
     /// What clap cannot say: flags of the other method, and files that could not be written in the end.
     fn check(&self) -> Result<()> {
         let flags = [

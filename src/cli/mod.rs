@@ -9,6 +9,7 @@ mod devices;
 mod embed;
 mod evaluate;
 mod explain;
+mod explain_pcs;
 mod given;
 mod import;
 mod info;

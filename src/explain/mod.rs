@@ -5,6 +5,7 @@
 //! | [`ablation`] | how much worse is the model without this feature, or with nothing but it? | a drop in a score for each |
 //! | [`shapley`] | what did each feature add to the imputed value of this cell? | values that sum to the difference from the mean cell |
 //! | [`game`] | the mathematics of that, without a model | |
+//! | [`pcs`] | what do the principal components of the latent spaces mean? | features that differ along them, cells that stand for them |
 //!
 //! # What taking away means
 //!
@@ -18,6 +19,7 @@
 
 pub mod ablation;
 pub mod game;
+pub mod pcs;
 pub mod shapley;
 
 use crate::data::Modality;

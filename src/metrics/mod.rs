@@ -2,7 +2,7 @@
 //!
 //! [`METRICS`] lists every key of `metrics.json` that is computed here; [`Metrics`] holds values by key and prints or serialises them;
 //! [`evaluation`] fills it for the embeddings of a run. Then a file a subject, none of which knows a device, a file or a model:
-//! [`alignment`], [`silhouette`], [`transfer`], [`clustering`], [`agreement`], [`imputation`], [`unshared`], [`collapse`], and the
+//! [`alignment`], [`silhouette`], [`transfer`], [`clustering`], [`agreement`], [`imputation`], [`linear`], [`unshared`], [`collapse`], and the
 //! closed-form [`baselines`] on [`pca`] and [`cca`] with the metrics of [`translation`].
 //!
 //! Every result is the same for any number of threads, and a metric that cannot be said (no pairs, one class, one cell) is absent.
@@ -17,6 +17,7 @@ pub mod comparison;
 pub mod evaluation;
 pub mod forest;
 pub mod imputation;
+pub mod linear;
 pub mod matrix;
 pub mod neighbours;
 pub mod pca;
@@ -90,6 +91,24 @@ pub const METRICS: &[Metric] = &[
     metric("head_f1.macro", Higher, "B's labels by the model's own class head, mean F1 of the classes"),
     metric("silhouette.labels", Higher, "how apart the labels lie in the joint embedding"),
     metric("silhouette.modality", Lower, "how apart the modalities lie; 0 is mixed"),
+    metric("silhouette.TYPE.shared", Neither, "how apart a label's classes lie in the shared space, mean of the encoders"),
+    metric("silhouette.TYPE.shared.A", Neither, "the same of A's encoder"),
+    metric("silhouette.TYPE.specific.A", Neither, "the same of the space that is A's alone"),
+    metric("silhouette.TYPE.table.shared", Neither, "the same of the learned shared table"),
+    metric("silhouette.TYPE.table.specific.A", Neither, "the same of A's learned table"),
+    metric("r2.TYPE.shared", Neither, "share of a numeric label that is linear in the shared space, mean of the encoders"),
+    metric("r2.TYPE.shared.A", Neither, "the same of A's encoder"),
+    metric("r2.TYPE.specific.A", Neither, "the same of the space that is A's alone"),
+    metric("r2.TYPE.table.shared", Neither, "the same of the learned shared table"),
+    metric("r2.TYPE.table.specific.A", Neither, "the same of A's learned table"),
+    metric(
+        "classifier_accuracy.shared.A",
+        Higher,
+        "labels by a small network on the shared part of A's codes, on cells that it has not seen",
+    ),
+    metric("classifier_accuracy.specific.A", Neither, "the same on the part that is A's alone"),
+    metric("classifier_accuracy.full.A", Higher, "the same on all of A's code"),
+    metric("classifier_accuracy.chance", Neither, "baseline: the same from shuffled labels"),
     metric("qda_accuracy.A", Higher, "labels from A's codes by one Gaussian a class"),
     metric("qda_accuracy.A.error", Neither, "standard error over folds of the accuracy"),
     metric("qda_accuracy.A.most_frequent", Neither, "baseline: always the most frequent class"),

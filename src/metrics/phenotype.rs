@@ -130,7 +130,7 @@ pub fn markers(x: Matrix<'_>, classes: &[bool]) -> [Vec<usize>; 2] {
 }
 
 /// The two-sided p of Welch's t-test, from the difference of two means, their squared standard errors and numbers of values.
-fn welch(difference: f64, error: [f64; 2], n: [f64; 2]) -> f64 {
+pub fn welch(difference: f64, error: [f64; 2], n: [f64; 2]) -> f64 {
     let sum = error[0] + error[1];
     if sum <= 0.0 {
         return if difference == 0.0 { 1.0 } else { 0.0 };

@@ -1,12 +1,13 @@
 //! Figures as SVG and PNG, drawn from one list of shapes: both look alike, and text needs no font of the machine.
 //!
-//! A figure (a file each: [`waterfall`]) is laid out in pixels of 1/96 inch on a [`Scene`], with widths that [`font`] measures;
+//! A figure (a file each: [`waterfall`], [`profiles`]) is laid out in pixels of 1/96 inch on a [`Scene`], with widths that [`font`] measures;
 //! the scene becomes SVG text, for a report, or pixels. [`save`] does it by a file's extension.
 //!
 //! The colours are Okabe and Ito's, which people with any form of colour blindness tell apart.
 
 pub mod axis;
 pub mod font;
+pub mod profiles;
 pub mod scene;
 #[cfg(feature = "images")]
 pub mod sheet;

@@ -16,23 +16,28 @@ const WITHIN: usize = 1;
 const WIDE: usize = 96;
 
 /// Writes cells, each a list of images [channels, height, width]; all cells have as many.
-pub fn save(path: &Path, cells: &[Vec<Vec<f32>>], [channels, height, width]: [usize; 3]) -> Result<()> {
+pub fn save(path: &Path, cells: &[Vec<Vec<f32>>], shape: [usize; 3]) -> Result<()> {
+    save_lines(path, cells, shape, ACROSS)
+}
+
+/// The same with so many cells in a line.
+pub fn save_lines(path: &Path, cells: &[Vec<Vec<f32>>], [channels, height, width]: [usize; 3], across: usize) -> Result<()> {
     let each = cells.first().map_or(0, Vec::len);
     if each == 0 || channels * height * width == 0 {
         return Err(Error::Internal("a contact sheet of no images".into()));
     }
     let zoom = (WIDE / width.max(height)).max(1);
     let (tile_h, tile_w) = (height * zoom, width * zoom);
-    let (across, lines) = (ACROSS.min(cells.len()), cells.len().div_ceil(ACROSS));
+    let (in_line, lines) = (across.min(cells.len()), cells.len().div_ceil(across));
     let block = each * (tile_h + WITHIN) - WITHIN;
-    let (w, h) = (GAP + across * (tile_w + GAP), GAP + lines * (block + GAP));
+    let (w, h) = (GAP + in_line * (tile_w + GAP), GAP + lines * (block + GAP));
     let values = || cells.iter().flatten().flatten().filter(|v| v.is_finite());
     let low = values().fold(0.0f32, |l, &v| l.min(v));
     let high = values().fold(f32::MIN_POSITIVE, |m, &v| m.max(v));
     let planes = if channels == 3 { [0, 1, 2] } else { [0, 0, 0] };
     let mut pixels = vec![255u8; 3 * w * h];
     for (n, images) in cells.iter().enumerate() {
-        let (top, left) = (GAP + n / ACROSS * (block + GAP), GAP + n % ACROSS * (tile_w + GAP));
+        let (top, left) = (GAP + n / across * (block + GAP), GAP + n % across * (tile_w + GAP));
         for (i, image) in images.iter().enumerate() {
             for (y, x) in (0..tile_h).flat_map(|y| (0..tile_w).map(move |x| (y, x))) {
                 let at = 3 * ((top + i * (tile_h + WITHIN) + y) * w + left + x);

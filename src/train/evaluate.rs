@@ -3,7 +3,9 @@
 //! Errors are in the standardised units of the training cells, so that predicting the mean scores 1. The metrics themselves are in
 //! [`crate::metrics`]; here is which cells, pairs and values they are computed on.
 
+mod classifier;
 mod phenotype;
+mod spaces;
 
 use super::session::Session;
 use super::trained::Trained;
@@ -30,6 +32,7 @@ impl Trained {
     pub fn evaluate(&mut self, dataset: &Dataset, labels: Option<&str>) -> Result<Metrics> {
         let split = self.split(dataset)?;
         let latent = self.latent(dataset)?;
+        let asked = labels;
         let column = labels.or(self.config.labels.as_deref()).or(dataset.default_label());
         let labels = column.map(|c| dataset.label(c)).transpose()?;
         let seed = self.config.seed;
@@ -66,6 +69,8 @@ impl Trained {
                 f1_of_features(session, dataset, labels, &split, seed, &mut metrics)?;
             }
         }
+        self.measure_spaces(dataset, asked, &embeddings, &split, &mut metrics)?;
+        let session = self.session(dataset)?;
         let held_out = split.held.iter().flatten().any(|&h| h);
         for (wanted, suffix) in [(held_out, ""), (false, ".train")].into_iter().take(1 + usize::from(held_out)) {
             let mut part =

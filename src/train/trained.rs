@@ -54,6 +54,11 @@ impl Trained {
         Ok(self.session(dataset)?.model.latent())
     }
 
+    /// What the run keeps under a name beside what its model asks for.
+    pub(crate) fn tensor(&self, name: &str) -> Option<([usize; 2], &[f32])> {
+        self.saved.get(name)
+    }
+
     /// The spaces of the embedding, as named ranges of its columns; none where the model's code is one space.
     pub fn spaces(&mut self, dataset: &Dataset) -> Result<Vec<CodeSpace>> {
         Ok(self.session(dataset)?.model.spaces())

@@ -70,7 +70,8 @@ impl Capability {
 
 /// NVRTC's options for one target: those that every compiler of the kernels is given, and line numbers for the sanitizer.
 pub fn options(target: &str) -> Vec<String> {
-    let own = [format!("--gpu-architecture={target}"), "--generate-line-info".into()];
+    // NVRTC takes a generic lambda for a function of the host unless told that there is none; nvcc goes by where it stands.
+    let own = [format!("--gpu-architecture={target}"), "--generate-line-info".into(), "--device-as-default-execution-space".into()];
     own.into_iter().chain(OPTIONS.iter().map(|o| o.to_string())).collect()
 }
 

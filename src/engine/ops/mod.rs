@@ -113,6 +113,8 @@ mod tests {
         let [blended, _] = s.blend([z, carried], Var::NONE, inverses[0], 0.5);
         let more = [s.kl(a, b), s.mean_square(c, z), s.mean_square(blended, a)];
         let part = s.rows_part(a, 1, rows - 1);
+        let part = s.scaled(part, 0.5);
+        let part = s.columns_part(part, 0, p);
         let classes = s.constant([rows - 1, 1], &[1.0; 8]);
         let code = s.one_hot(classes, 2, 2);
         let wide = s.beside(part, code);
@@ -152,6 +154,9 @@ mod tests {
         };
         let (one, two) = (rows_of(&mut s, 1), rows_of(&mut s, 2));
         let [one, two] = [one, two].map(|r| s.sparse(&r, rows));
+        let plain = super::sparse::testing::rows_of(&mut s, [rows, p], &values(rows * p, 8), Var::NONE);
+        let (target, logits) = (s.sparse(&plain, rows), s.leaf([rows, p], &[0.5; 36]));
+        s.bce_with_logits(logits, target, 3.0);
         let both = s.mix(one, two, knob);
         let y = s.linear(both, w, Var::NONE, Relu);
         let near = s.mean_square(y, both);

@@ -1,4 +1,4 @@
-//! Parts of a matrix and matrices side by side.
+//! Parts of a matrix, matrices side by side, multiples.
 //!
 //!   detached    y = x, through which no gradient passes
 //!   rows_part   y_r = x_{first + r}                        dx_{first + r} += dy_r; y lies where x does, nothing is copied
@@ -6,8 +6,9 @@
 //!   columns     y_c = x_{first + c} of every row             dx_{first + c} += dy_c
 //!   stacked     y = (a; b; ..)                             da, db, ..: their rows of dy
 //!   transposed  y = xᵀ                                     dx = dyᵀ
+//!   scaled      y = c x                                    dx = c dy
 //!   shapes      x [B, D], y [rows, D]; a [B, p], b [B, q], y [B, p + q]; a [m, D], b [n, D], y [m + n + .., D]; x [B, D], y [D, B]
-//!   kernels     add_to, beside_fwd, take_columns, columns_bwd, transpose                                     (kernels/shape.cu)
+//!   kernels     add_to, beside_fwd, take_columns, columns_bwd, transpose, scale_to                                     (kernels/shape.cu)
 
 use crate::device::cpu;
 use crate::device::launch::Grid;
@@ -18,6 +19,7 @@ static ROWS_PART: Op = Op { name: "rows_part", backward: rows_part_backward };
 static BESIDE: Op = Op { name: "beside", backward: beside_backward };
 static COLUMNS_PART: Op = Op { name: "columns_part", backward: columns_part_backward };
 static STACKED: Op = Op { name: "stacked", backward: stacked_backward };
+static SCALED: Op = Op { name: "scaled", backward: scaled_backward };
 static TRANSPOSED: Op = Op { name: "transposed", backward: transposed_backward };
 
 impl Step {
@@ -84,6 +86,14 @@ impl Step {
         y
     }
 
+    /// c x.
+    pub fn scaled(&mut self, x: Var, c: f32) -> Var {
+        let y = self.alloc(self.dims(x));
+        scale_to(self, y, x, c, false);
+        self.record(&SCALED, [x], y, [c, 0.0, 0.0, 0.0], [0; 4]);
+        y
+    }
+
     /// y += x
     fn add_to(&mut self, y: Var, x: Var) {
         let n = self.size(x);
@@ -129,6 +139,24 @@ impl Step {
         self.record(&BESIDE, [a, b], y, [0.0; 4], [0; 4]);
         y
     }
+}
+
+/// y (+)= c x
+fn scale_to(s: &mut Step, y: Var, x: Var, c: f32, add: bool) {
+    let n = s.size(x);
+    if s.on_cpu() {
+        let ([y], [x]) = s.views([y], [x]);
+        cpu::chunks(y, |start, y| y.iter_mut().zip(&x[start..]).for_each(|(y, x)| *y = if add { *y } else { 0.0 } + c * x));
+    } else {
+        let args = [s.ptr(y), s.ptr(x), n.into(), c.into(), add.into()];
+        s.launch("scale_to", Grid::over(n), &args);
+    }
+}
+
+fn scaled_backward(s: &mut Step, node: &Node) {
+    let dy = s.grad(node.y).expect("the gradient has arrived");
+    let (dx, add) = s.grad_slot(node.x[0]);
+    scale_to(s, dx, dy, node.k[0], add);
 }
 
 fn rows_part_backward(s: &mut Step, node: &Node) {
@@ -255,6 +283,19 @@ mod tests {
                 |x| [turned(&x[0]), turned(&x[0])].concat(),
             );
         }
+    }
+
+    #[test]
+    fn a_multiple_passes_its_multiple_back() {
+        prove(
+            &[operand([5, 3], 1)],
+            1e-6,
+            |s, v| {
+                let (a, b) = (s.scaled(v[0], -0.5), s.scaled(v[0], 3.0));
+                s.beside(a, b)
+            },
+            |x| x[0].chunks_exact(3).flat_map(|x| [-0.5, 3.0].map(|c| x.iter().map(move |x| c * x).collect::<Vec<_>>()).concat()).collect(),
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! APOLLO's fully connected networks.
+//! APOLLO's networks: fully connected here, convolutional in `images`.
 //!
 //!   block     dropout, linear without bias, batch norm, leaky ReLU of slope 0.01
 //!   decoder   3 blocks of W units, then dropout and linear without bias: logits or values [B, F]
@@ -6,6 +6,7 @@
 //!
 //! The published program's order and its absence of biases; the paper has batch norm after the activation.
 
+use super::images::{ImageDecoder, ImageEncoder};
 use crate::engine::nn::BatchNorm;
 use crate::engine::ops::activation::Activation::{self, Identity, LeakyRelu};
 use crate::engine::ops::batch_norm::Running;
@@ -17,9 +18,14 @@ const EPSILON: f32 = 1e-5;
 /// Of the running statistics: momentum 0.1 in other words.
 const KEEP: f64 = 0.9;
 
+/// Batch norm behind the layer `name`.
+pub(super) fn norm(s: &mut Step, name: &str, group: Group, width: usize) -> Result<BatchNorm> {
+    BatchNorm::affine(s, &format!("{name}.norm"), group, width, EPSILON, KEEP, Running::Unbiased)
+}
+
 /// Dropout, then a linear layer without bias.
 #[derive(Clone, Copy)]
-struct Dropped {
+pub(super) struct Dropped {
     dropout: (f32, u32),
     weight: Var,
 }
@@ -40,8 +46,9 @@ impl Dropped {
     }
 }
 
+/// A hidden layer.
 #[derive(Clone, Copy)]
-struct Block {
+pub(super) struct Block {
     linear: Dropped,
     norm: BatchNorm,
 }
@@ -49,7 +56,7 @@ struct Block {
 impl Block {
     fn new(s: &mut Step, name: &str, group: Group, sizes: [usize; 2], dropout: f32) -> Result<Block> {
         let linear = Dropped::new(s, name, group, sizes, dropout);
-        Ok(Block { linear, norm: BatchNorm::affine(s, &format!("{name}.norm"), group, sizes[1], EPSILON, KEEP, Running::Unbiased)? })
+        Ok(Block { linear, norm: norm(s, name, group, sizes[1])? })
     }
 
     fn forward(&self, s: &mut Step, x: Var) -> Var {
@@ -58,60 +65,108 @@ impl Block {
     }
 }
 
+/// What a modality's networks are built of.
+pub(super) enum Plan<'a> {
+    /// Features, the width of a hidden layer, and the share of every layer's inputs that is dropped.
+    Features(usize, usize, f32),
+    /// Images, channels from the image inwards, and how many of the last are of the modality's own space.
+    Images([usize; 3], &'a [usize], usize),
+}
+
 /// From a latent vector to a modality's features.
-pub(super) struct Decoder {
-    blocks: [Block; 3],
-    last: Dropped,
+pub(super) enum Decoder {
+    /// Three blocks, and the last layer.
+    Features([Block; 3], Dropped),
+    /// Transposed convolutions.
+    Images(ImageDecoder),
 }
 
 impl Decoder {
-    /// For latent vectors of `sizes[0]`, hidden layers of `sizes[1]`, `sizes[2]` features.
-    pub(super) fn new(s: &mut Step, name: &str, group: Group, [latent, width, features]: [usize; 3], dropout: f32) -> Result<Decoder> {
+    /// For latent vectors of `latent` numbers.
+    pub(super) fn new(s: &mut Step, name: &str, group: Group, latent: usize, plan: &Plan) -> Result<Decoder> {
+        let (features, width, dropout) = match *plan {
+            Plan::Images(image, channels, _) => return Ok(Decoder::Images(ImageDecoder::new(s, name, group, latent, image, channels)?)),
+            Plan::Features(features, width, dropout) => (features, width, dropout),
+        };
         let mut block = |l: usize, from: usize| Block::new(s, &format!("{name}.{l}"), group, [from, width], dropout);
         let blocks = [block(0, latent)?, block(1, width)?, block(2, width)?];
-        Ok(Decoder { blocks, last: Dropped::new(s, &format!("{name}.3"), group, [width, features], dropout) })
+        Ok(Decoder::Features(blocks, Dropped::new(s, &format!("{name}.3"), group, [width, features], dropout)))
     }
 
     /// z [B, latent], result [B, features]: `last` of what the last layer gives.
     pub(super) fn forward(&self, s: &mut Step, z: Var, last: Activation) -> Var {
-        let h = self.blocks.iter().fold(z, |h, block| block.forward(s, h));
-        self.last.forward(s, h, last)
+        match self {
+            Decoder::Images(decoder) => decoder.forward(s, z, last),
+            Decoder::Features(blocks, layer) => {
+                let h = blocks.iter().fold(z, |h, block| block.forward(s, h));
+                layer.forward(s, h, last)
+            }
+        }
     }
 }
 
+/// A space's: a block, the code, and how sure it is where that is asked for.
+pub(super) struct Head {
+    block: Block,
+    code: Dropped,
+    spread: Option<Dropped>,
+}
+
 /// From a modality's features to its spaces.
-pub(super) struct Encoder {
-    blocks: [Block; 2],
-    heads: Vec<(Block, Dropped)>,
+pub(super) enum Encoder {
+    /// Two blocks, and a head a space.
+    Features([Block; 2], Vec<Head>),
+    /// Convolutions.
+    Images(ImageEncoder),
 }
 
 impl Encoder {
-    /// A head for each of `spaces`, a name and a width.
-    pub(super) fn new(
-        s: &mut Step,
-        name: &str,
-        group: Group,
-        [features, width]: [usize; 2],
-        spaces: &[(&str, usize)],
-        dropout: f32,
-    ) -> Result<Encoder> {
+    /// A head for each of `spaces`, a name and a width; two where it is `variational`.
+    pub(super) fn new(s: &mut Step, name: &str, group: Group, spaces: &[(&str, usize)], plan: &Plan, variational: bool) -> Result<Encoder> {
+        let (features, width, dropout) = match *plan {
+            Plan::Images(image, channels, own) => {
+                return Ok(Encoder::Images(ImageEncoder::new(s, name, group, image, (channels, own), (spaces, variational))?));
+            }
+            Plan::Features(features, width, dropout) => (features, width, dropout),
+        };
         let mut block = |l: usize, from: usize| Block::new(s, &format!("{name}.{l}"), group, [from, width], dropout);
         let blocks = [block(0, features)?, block(1, width)?];
         let mut heads = Vec::with_capacity(spaces.len());
         for (space, d) in spaces {
             let block = Block::new(s, &format!("{name}.{space}.0"), group, [width, *d], dropout)?;
-            heads.push((block, Dropped::new(s, &format!("{name}.{space}.1"), group, [*d, *d], dropout)));
+            let mut last = |part: &str| Dropped::new(s, &format!("{name}.{space}.{part}"), group, [*d, *d], dropout);
+            heads.push(Head { block, code: last("1"), spread: variational.then(|| last("spread")) });
         }
-        Ok(Encoder { blocks, heads })
+        Ok(Encoder::Features(blocks, heads))
     }
 
     /// x [B, features]; one [B, width] a space.
     pub(super) fn forward(&self, s: &mut Step, x: Var) -> [Var; 2] {
-        let h = self.blocks.iter().fold(x, |h, block| block.forward(s, h));
+        let (blocks, heads) = match self {
+            Encoder::Images(encoder) => return encoder.forward(s, x),
+            Encoder::Features(blocks, heads) => (blocks, heads),
+        };
+        let h = blocks.iter().fold(x, |h, block| block.forward(s, h));
         let mut codes = [Var::NONE; 2];
-        for (code, (block, last)) in codes.iter_mut().zip(&self.heads) {
-            let h = block.forward(s, h);
-            *code = last.forward(s, h, Identity);
+        for (code, head) in codes.iter_mut().zip(heads) {
+            let h = head.block.forward(s, h);
+            *code = head.code.forward(s, h, Identity);
+        }
+        codes
+    }
+
+    /// x [B, features]; means and log-variances [B, width], a pair a space.
+    pub(super) fn forward_with_spread(&self, s: &mut Step, x: Var) -> [(Var, Var); 2] {
+        let (blocks, heads) = match self {
+            Encoder::Images(encoder) => return encoder.forward_with_spread(s, x),
+            Encoder::Features(blocks, heads) => (blocks, heads),
+        };
+        let h = blocks.iter().fold(x, |h, block| block.forward(s, h));
+        let mut codes = [(Var::NONE, Var::NONE); 2];
+        for (code, head) in codes.iter_mut().zip(heads) {
+            let h = head.block.forward(s, h);
+            let log_deviation = head.spread.as_ref().expect("a variational encoder").forward(s, h, Identity);
+            *code = (head.code.forward(s, h, Identity), s.scaled(log_deviation, 2.0));
         }
         codes
     }

@@ -2,17 +2,39 @@
 
 use crate::error::{Error, Result};
 use crate::models::options::{Kind, OptionSpec, POSITIVE, Per, Value, option};
-use crate::models::settings::Settings;
+use crate::models::settings::{Settings, Source};
 use crate::models::{Facts, inference};
 
 const WIDTH: Kind = Kind::Int { min: 1, max: 1 << 16 };
 const COUNT: Kind = Kind::Int { min: 1, max: 1 << 30 };
+const LAYERS: usize = 10;
 const SHARE: Kind = Kind::Float { min: 0.0, max: 0.99 };
 
 pub(super) static OPTIONS: &[OptionSpec] = &[
     option("latent", Per::Run, WIDTH, "auto", "dimensions of the shared space: 50 (images 1024)"),
     option("latent_specific", Per::Run, WIDTH, "auto", "dimensions of each modality's own space: 20 (images 200)"),
     option("width", Per::Run, WIDTH, "1024", "units of a hidden layer"),
+    option(
+        "convolutions",
+        Per::Run,
+        Kind::Bool,
+        "true",
+        "whether images pass through convolutions; false: their pixels are features like any",
+    ),
+    option(
+        "channels",
+        Per::Run,
+        Kind::Ints(1),
+        "64,128,256,256,96",
+        "images: channels of the convolutions, each of which halves the sides",
+    ),
+    option(
+        "channels_specific",
+        Per::Run,
+        WIDTH,
+        "16",
+        "images: how many of the last channels the modality's own space is made of; the others are the shared one's",
+    ),
     option("dropout", Per::Run, SHARE, "0.01", "share of every layer's inputs that is dropped in training"),
     option("noise", Per::Run, POSITIVE, "1", "deviation of the normal noise that latent vectors are decoded with in training"),
     option("penalty", Per::Run, POSITIVE, "0.001", "weight of the latent vectors' length"),
@@ -22,6 +44,13 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         Kind::Choice(&["length", "squared"]),
         "length",
         "what the penalty takes of a vector: its length, or its square, which bounds its growth and is another model than the published one",
+    ),
+    option(
+        "redundancy",
+        Per::Run,
+        POSITIVE,
+        "0",
+        "weight of the squared correlations between the spaces' latent vectors: against copies of what is shared in a modality's own space",
     ),
     option(
         "specific",
@@ -55,6 +84,16 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     option("lr_tables", Per::Run, POSITIVE, "0.001", "learning rate of the latent vectors"),
     option("lr", Per::Run, POSITIVE, "0.0001", "learning rate of the decoders"),
     option("lr_encoders", Per::Run, POSITIVE, "auto", "learning rate of the encoders: that of the decoders (images 0.001)"),
+    option(
+        "single_step",
+        Per::Run,
+        Kind::Bool,
+        "false",
+        "the paper's ablation: variational autoencoders trained at once, without latent tables and without a second step",
+    ),
+    option("lr_single", Per::Run, POSITIVE, "0.00001", "single_step: learning rate"),
+    option("w_match", Per::Run, POSITIVE, "1", "single_step: weight of the distance to the other modalities' shared codes"),
+    option("w_kl", Per::Run, POSITIVE, "0.0000001", "single_step: weight of the divergence from the standard normal"),
     option("batch_size", Per::Run, Kind::Int { min: 2, max: 1 << 20 }, "auto", "cells of a minibatch: 512 (images 256)"),
     option("batch_size2", Per::Run, Kind::Int { min: 2, max: 1 << 20 }, "auto", "the same of the second step: as in the first"),
     option("epochs", Per::Run, COUNT, "5000", "passes of the first step, which finds latent vectors and decoders"),
@@ -64,7 +103,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         Per::Run,
         Kind::Int { min: 0, max: 1 << 30 },
         "0",
-        "passes of the second step without a better held-out loss before it ends; 0: it goes on to the end",
+        "passes of the last step without a better held-out loss before it ends; 0: it goes on to the end",
     ),
     option("reshuffle", Per::Run, Kind::Bool, "true", "false: minibatches are put together once, as in the published program"),
     option("cells", Per::Run, COUNT, "auto", "rows of the latent tables: the cells of the first modality"),
@@ -72,13 +111,42 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     inference::PREPROCESS,
 ];
 
+pub(super) fn image_sides(settings: &Settings) -> Result<Option<usize>> {
+    if !settings.get("convolutions")?.flag()? {
+        return Ok(None);
+    }
+    let channels = settings.get("channels")?.counts()?;
+    if !(1..=LAYERS).contains(&channels.len()) {
+        return Err(Error::usage(format!("channels: {} layers, and an image network has 1 to {LAYERS}", channels.len())));
+    }
+    let (last, own) = (channels[channels.len() - 1], settings.get("channels_specific")?.count()?);
+    if own >= last {
+        return Err(Error::usage(format!(
+            "channels_specific={own}: the last layer has {last} channels, of which the shared space needs some"
+        )));
+    }
+    Ok(Some(1 << channels.len()))
+}
+
 /// Whether a modality's targets are in [0, 1] after these preprocessing steps.
 fn in_unit_range(settings: &Settings, modality: &str) -> Result<bool> {
     let steps = settings.of("preprocess", modality)?.words()?;
     Ok(steps.last().is_some_and(|s| s == "minmax-cell" || s.starts_with("divide")))
 }
 
+/// Options of latent optimisation, and of the ablation.
+const TWO_STAGES: &[&str] =
+    &["noise", "penalty", "norm", "redundancy", "untouched", "lr_tables", "lr", "lr_encoders", "batch_size2", "epochs2"];
+const ONE_STAGE: &[&str] = &["lr_single", "w_match", "w_kl"];
+
 pub(super) fn resolve(settings: &mut Settings, facts: &Facts) -> Result<()> {
+    let single = settings.get("single_step")?.flag()?;
+    let foreign = if single { TWO_STAGES } else { ONE_STAGE };
+    // What a recipe or a file says holds for either; who types an option means it.
+    let typed = settings.from_source(Source::Flag);
+    if let Some(key) = typed.iter().filter_map(|line| line.split(' ').next()).find(|key| foreign.contains(key)) {
+        return Err(Error::usage(format!("{key} says nothing with single_step={single}: leave it out")));
+    }
     let images = facts.modalities.iter().all(|m| m.image.is_some());
     let fill = |settings: &mut Settings, key: &str, n: i64| {
         if settings.get(key).is_ok_and(|s| s.is_auto()) {
