@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | [`error`] | the one error type, and which exit status it means | |
 //! | [`device`] | memory, launches, the processor's loops; `cuda`, the GPU's driver; `emulated`, the same kernels on the CPU | `device/mod.rs` |
-//! | [`engine`] | the [`Step`](engine::Step) (device, arena, tape), parameters, layers, optimisers | `engine/step.rs`, `engine/tape.rs` |
+//! | [`engine`] | the [`Step`](engine::Step) (device, arena, tape), parameters, sparse minibatches, layers, optimisers | `engine/step.rs`, `engine/tape.rs` |
 //! | [`engine::ops`] | operations: one file each with mathematics, CPU arm, launch, gradient and proofs; its kernels in `kernels/` under the same name | `engine/ops/linear.rs` |
 //! | `data` | files in, the mapped dataset, pairs, labels, held-out cells, preprocessing, simulation | `data/mod.rs` |
 //! | `models` | one file a paper: options, layers, loss terms | `models/coupled.rs` |

@@ -106,6 +106,16 @@ impl<'a> Panels<'a> {
         Panels { shape: [rows, columns], starts, at, values }
     }
 
+    /// What the products rely on without looking again: `count` places start, ascending to the last entry, and all entries are at places below
+    /// `below`.
+    #[track_caller]
+    fn check(&self, count: usize, below: usize) {
+        let [starts, at, values] = [self.starts.len(), self.at.len(), self.values.len()];
+        assert!(starts == count + 1 && self.starts[0] == 0 && self.starts.is_sorted(), "sparse product: {starts} starts of {count}");
+        assert!(self.starts[count] as usize == at && values == at, "sparse product: {at} places and {values} values");
+        assert!(self.at.iter().fold(0, |most, a| most.max(*a)) < below.max(1) as u32, "sparse product: an entry beyond {below}");
+    }
+
     fn run(&self, panel: usize, row: usize) -> std::ops::Range<usize> {
         let at = panel * self.shape[0] + row;
         self.starts[at] as usize..self.starts[at + 1] as usize
@@ -209,6 +219,7 @@ pub fn forward(x: Panels, y: &mut [f32], w: &[f32], base: &[f32], outs: usize, t
     let [rows, columns] = x.shape;
     assert!(y.len() == rows * outs && w.len() == outs * columns, "sparse product: y of {}, W of {} for {:?}", y.len(), w.len(), x.shape);
     assert!(base.is_empty() || base.len() == columns, "sparse product: a base of {} for {columns} columns", base.len());
+    x.check(columns.div_ceil(COLS) * rows, COLS.min(columns));
     let blocks = outs.div_ceil(OUTS);
     let threads = if x.at.len() * outs < ALONE { 1 } else { threads };
     // Fewer blocks than threads: rows are shared out too, and each part copies W for itself.
@@ -230,6 +241,7 @@ pub fn gradient(x: Panels, dw: &mut [f32], dy: &[f32], base: &[f32], sums: &[f32
     let [rows, columns] = x.shape;
     assert!(dy.len() == rows * outs && dw.len() == outs * columns, "sparse gradient: dy of {}, dW of {}", dy.len(), dw.len());
     assert!(base.is_empty() || (base.len() == columns && sums.len() == outs), "sparse gradient: base and sums");
+    x.check(columns, rows);
     let (blocks, panels) = (outs.div_ceil(OUTS), columns.div_ceil(COLS));
     let threads = if (x.at.len() + columns) * outs < ALONE { 1 } else { threads };
     let parts = if blocks >= threads { 1 } else { threads.div_ceil(blocks.max(1)).min(panels).max(1) };

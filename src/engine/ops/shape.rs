@@ -33,6 +33,9 @@ impl Step {
     pub fn rows_part(&mut self, x: Var, first: usize, rows: usize) -> Var {
         let [all, cols] = self.dims(x);
         assert!(first + rows <= all, "rows_part: rows {first}..{} of {all}", first + rows);
+        if rows == all && self.is_sparse(x) {
+            return x;
+        }
         let x = self.dense(x);
         let flat = self.part(x, first * cols, rows * cols);
         let y = self.reshaped(flat, [rows, cols]);
