@@ -42,11 +42,12 @@ EPOCHS = (4, 2)  # of the stages
 HELD = 3
 DENSE = dict(width=8, latent=3, latent_specific=2, dropout=0.2, noise=0.7, penalty=0.3, lr_tables=0.02, lr=0.01, lr_encoders=0.005)
 IMAGES = dict(latent=3, latent_specific=2, channels="4,6", channels_specific=2, noise=0.7, penalty=0.3, lr_tables=0.02, lr=0.01)
-# Names and features or sizes of images; cells in training, cells of a minibatch; loss and weight a modality; options
+# Names, and features or sizes of images; losses, and the weight of what is there; cells in training and of a minibatch; options
 TWO = dict(rna=9, atac=12)
 THREE = dict(rna=9, atac=12, protein=7)
 LOSSES = dict(rna=("bce", 3.5), atac=("mse", None), protein=("bce", 0.4))
 PICTURES = dict(dapi=[1, 16, 16], h2ax=[2, 8, 4])
+PICTURE_LOSSES = dict(dapi=("bce", 1.0), h2ax=("mse", None))
 CASES = {
     "two": dict(of=TWO, cells=15, batch=6, options={}),
     "three-redundancy": dict(of=THREE, cells=15, batch=7, options=dict(norm="squared", redundancy=0.5)),
@@ -55,7 +56,6 @@ CASES = {
     "images": dict(of=PICTURES, cells=9, batch=4, options={}),
     "images-shared-alone": dict(of=PICTURES, cells=9, batch=4, options=dict(specific="false", noise=0)),
 }
-PICTURE_LOSSES = dict(dapi=("bce", 1.0), h2ax=("mse", None))
 
 
 # ---- the engine's random numbers --------------------------------------------------------------------
@@ -293,6 +293,7 @@ class Apollo:
             terms[f"penalty.{name}"] = o["penalty"], length.mean() / z.shape[1]
         if o.get("redundancy") and self.specific:
             spaces = list(vectors)
+            # The engine adds 1e-5 to the variances, which takes up to 8e-5 off a term.
             for i, a in enumerate(spaces):
                 for b in spaces[i + 1:]:
                     r = torch.corrcoef(torch.cat([vectors[a], vectors[b]], 1).T)[: vectors[a].shape[1], vectors[a].shape[1]:]
