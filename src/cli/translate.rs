@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     top: Option<u32>,
     /// Leave out values of smaller magnitude than this and write a sparse matrix
-    #[arg(long, value_name = "VALUE", value_parser = magnitude)]
+    #[arg(long, value_name = "VALUE", value_parser = magnitude, allow_negative_numbers = true)]
     threshold: Option<f32>,
     /// Write an .h5ad's layer of this name in place of X
     #[arg(long, value_name = "NAME")]
