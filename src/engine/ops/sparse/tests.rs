@@ -39,8 +39,9 @@ fn values_match_hand_computed_in_the_epochs_order() {
 fn products_match_the_reference_at_every_size_with_and_without_a_base() {
     for ([n, d, h], f) in [
         ([1, 1, 1], Activation::Identity),
-        ([1, 300, 2], Activation::Tanh),
-        ([5, 7, 3], Activation::LeakyRelu(0.1)),
+        // Not tanh: of a sum this large 1 - y² is rounding alone.
+        ([1, 300, 2], Activation::LeakyRelu(0.1)),
+        ([5, 7, 3], Activation::Tanh),
         ([35, 65, 4], Activation::Elu),
         ([4, 1, 130], Activation::Sigmoid),
         ([131, 3, 5], Activation::Relu),
