@@ -483,8 +483,8 @@ fn explain_pcs_leaves_tables_and_figures_of_every_component_and_the_same_twice()
     let read = |folder: &str, name: &str| fs::read_to_string(Path::new(&out(folder)).join(name)).unwrap();
     let features = read("p", "features.csv");
     assert!(features.starts_with("encoder,space,component,group,features_of,feature,count,splits,area,"), "{features}");
-    // Codes are made of the features: some follow the first component in every split.
-    let often = features.lines().skip(1).filter(|l| l.split(',').nth(6) == Some("3")).count();
+    // Codes are made of the features: some follow a component in splits of as few as twelve test cells.
+    let often = features.lines().skip(1).filter(|l| l.split(',').nth(6).is_some_and(|n| n == "2" || n == "3")).count();
     assert!(often > 0, "{features}");
     let cells = read("p", "cells.csv");
     let bins: std::collections::BTreeSet<i32> = cells.lines().skip(1).map(|l| l.split(',').nth(3).unwrap().parse().unwrap()).collect();
@@ -785,7 +785,7 @@ fn shuffling_by_blocks_is_kept_and_a_run_goes_on_with_it() {
     train("b", &["--shuffle", "block"]);
     train("c", &[]);
     assert!(weights("a") == weights("b") && weights("a") != weights("c"));
-    assert!(fs::read_to_string(format!("{}/config.toml", path("a"))).unwrap().contains("shuffle = \"block\""));
+    assert!(fs::read_to_string(format!("{}/config.toml", path("a"))).unwrap().contains("shuffle_by = \"block\""));
     refused(
         &[&["train", "coupled", &data, "--out", &path("a"), "--resume", "--shuffle", "exact"][..], &QUICK].concat(),
         &["shuffle = block, not exact"],

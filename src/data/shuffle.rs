@@ -109,8 +109,8 @@ mod tests {
                 let mut touched: Vec<u32> = window.iter().map(|r| r / BLOCK as u32).collect();
                 touched.sort_unstable();
                 touched.dedup();
-                // A block that does not begin at a multiple of its length touches two; partial blocks move the windows by one more.
-                assert!(touched.len() <= 2 * WINDOW + 4, "{n}: {}", touched.len());
+                // Blocks begin anywhere, so each touches two stretches of that length; and a window here may straddle two of theirs.
+                assert!(touched.len() <= 3 * WINDOW + 4, "{n}: {}", touched.len());
             }
         }
     }

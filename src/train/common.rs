@@ -50,7 +50,8 @@ pub fn resolve(dataset: &Dataset, settings: &mut Settings) -> Result<()> {
     let of: Vec<(&str, &Modality)> =
         if applies(settings) { vec![("", dataset.modality(0))] } else { dataset.modalities().iter().map(|m| (m.name(), m)).collect() };
     for (name, modality) in of {
-        if settings.of("n_top_genes", name)?.count()? > 0 && settings.of("top_genes_by", name)?.is_auto() {
+        // A run says it even where all features are taken: nothing in its configuration is left to be worked out.
+        if settings.of("top_genes_by", name)?.is_auto() {
             settings.fill("top_genes_by", name, Value::Word(By::named("auto", modality)?.word().into()));
         }
     }

@@ -40,6 +40,9 @@ const GONE: u32 = u32::MAX;
 impl SparseInput {
     /// `None` where rows would not be sparse, or the model is given something else than features.
     pub fn of(input: &Input, modality: &Modality) -> Option<SparseInput> {
+        if !input.gives_features() {
+            return None;
+        }
         let (preprocess, width) = (input.preprocess().clone(), input.width());
         let zero = preprocess.zero(modality)?;
         let (mut places, mut base) = (Vec::new(), zero.clone());
@@ -47,8 +50,6 @@ impl SparseInput {
             places = vec![GONE; modality.features()];
             (0..).zip(columns).for_each(|(place, &c)| places[c as usize] = place);
             base = if zero.is_empty() { zero.clone() } else { columns.iter().map(|&c| zero[c as usize]).collect() };
-        } else if !input.gives_features() {
-            return None;
         }
         let ascending = places.iter().filter(|p| **p != GONE).is_sorted();
         Some(SparseInput { preprocess, zero, places, ascending, base, width, row: Vec::new() })

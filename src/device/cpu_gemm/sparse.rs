@@ -17,7 +17,7 @@
 //! 1,024 x 2,000 minibatch of 10 % by 1,024 outputs: 0.42 GFLOP and 8 MB; 512 x 58,170 of 5 % by 1,024: 3.0 GFLOP and 238 MB.
 //! Measured on one loaded core (AVX-512, dense products at 97 GFLOP/s: 43 ms each): the first 7.2 and 9.7 ms, at 5 % 4.6 and 5.4; the second 81
 //! and 95 ms. The entries of a row in a panel are few, and every such run costs a mispredicted branch and a passage of its sums: panels of 64
-//! columns, which fit the first-level cache, took 9.9 ms for 7.2. Sorting: under 1 ms of the first.
+//! columns, which fit the first-level cache, took 9.9 ms for 7.2. What sorting takes was not measured apart.
 
 use super::{Machine, Plain, Vector};
 use rayon::prelude::*;

@@ -68,17 +68,25 @@ fn median_gap(x: &[f64], l: usize, u: usize) -> Option<usize> {
 fn regression(x: &[f64], y: &[f64], at: f64, near: usize) -> Vertex {
     // The nearest points are a run of the sorted ones.
     let (mut l, mut u) = (0, near);
-    while u < x.len() && (x[u] - at).abs() <= (x[l] - at).abs() {
+    while u < x.len() && (x[u] - at).abs() < (x[l] - at).abs() {
         (l, u) = (l + 1, u + 1);
     }
+    // Points as far as the furthest come with it: they have no weight, unless all have the same distance.
     let furthest = (x[l] - at).abs().max((x[u - 1] - at).abs());
+    while u < x.len() && (x[u] - at).abs() <= furthest {
+        u += 1;
+    }
+    while l > 0 && (x[l - 1] - at).abs() <= furthest {
+        l -= 1;
+    }
     // Where all of them lie on one place, they alone have weight.
     let h = if furthest > 0.0 { furthest } else { f64::MIN_POSITIVE };
+    let one_distance = x[l..u].iter().all(|&x| (x - at).abs() >= furthest);
     let mut m = [0.0; 5];
     let mut r = [0.0; 3];
     for (&x, &y) in x[l..u].iter().zip(&y[l..u]) {
         let d = (x - at) / h;
-        let w = (1.0 - d.abs().powi(3)).max(0.0).powi(3);
+        let w = if one_distance { 1.0 } else { (1.0 - d.abs().powi(3)).max(0.0).powi(3) };
         let powers = [1.0, d, d * d, d * d * d, d * d * d * d];
         m.iter_mut().zip(powers).for_each(|(m, p)| *m += w * p);
         r.iter_mut().zip(powers).for_each(|(r, p)| *r += w * p * y);
