@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | [`error`] | the one error type, and which exit status it means | |
 //! | [`device`] | memory, launches, the processor's loops; `cuda`, the GPU's driver; `emulated`, the same kernels on the CPU | `device/mod.rs` |
-//! | [`engine`] | the [`Step`](engine::Step) (device, arena, tape), parameters, layers, optimisers | `engine/step.rs`, `engine/tape.rs` |
+//! | [`engine`] | the [`Step`](engine::Step) (device, arena, tape), parameters, sparse minibatches, layers, optimisers | `engine/step.rs`, `engine/tape.rs` |
 //! | [`engine::ops`] | operations: one file each with mathematics, CPU arm, launch, gradient and proofs; its kernels in `kernels/` under the same name | `engine/ops/linear.rs` |
 //! | `data` | files in, the mapped dataset, pairs, labels, held-out cells, preprocessing, simulation | `data/mod.rs` |
 //! | `models` | one file a paper: options, layers, loss terms | `models/coupled.rs` |
@@ -15,7 +15,7 @@
 //! | `metrics` | what the field measures, and the baselines | `metrics/mod.rs` |
 //! | `correspondence` | distances within a modality, the soft correspondence between two inferred from them, one-to-one pairs | `correspondence/mod.rs` |
 //! | `plot` | figures as SVG and PNG, with a font inside | `plot/mod.rs` |
-//! | `explain` | which features a trained model uses: ablation, Shapley values | `explain/mod.rs` |
+//! | `explain` | which features a trained model uses: ablation, Shapley values; what the axes of its latent spaces mean | `explain/mod.rs` |
 //! | `run` | the RUN directory: configuration, history, checkpoint, weights, embeddings | `run.rs` |
 //! | `bench` | what `couplet bench` and `benches/` measure, beside the machine's limits | `bench/mod.rs` |
 //! | `cli` (in the binary) | one file a command | `cli/mod.rs` |

@@ -425,6 +425,48 @@ fn explain_shares_out_an_imputed_value_and_draws_a_waterfall() {
 }
 
 #[test]
+fn spaces_of_a_code_are_written_apart_measured_apart_and_explained_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let (data, run) = (at("data"), at("run"));
+    ok(&["simulate", "apollo-1", "--cells", "160", "--seed", "2", "--out", &data]);
+    let quick = ["--device", "cpu", "--threads", "1", "--epochs", "4", "--set", "epochs2=4", "--set", "width=8", "--batch-size", "40"];
+    ok(&[&["train", "apollo", &data, "--out", &run, "--holdout", "0.25", "--latent", "3"][..], &quick].concat());
+    let bytes = |name: String| fs::metadata(Path::new(&run).join(name)).unwrap().len();
+    for view in ["view1", "view2"] {
+        // 160 cells x 3 shared and 2 specific dimensions of 4 bytes behind headers of 128.
+        let of = ["", ".shared", ".specific"].map(|part| bytes(format!("embedding.{view}{part}.npy")) - 128);
+        assert_eq!(of, [160 * 20, 160 * 12, 160 * 8]);
+    }
+    let said = ok(&["embed", &run, "--from", "view2", "--out", &at("z.csv"), "--device", "cpu"]);
+    assert!(said.contains("160 cells x 5 latent dimensions") && said.contains("z.shared.csv: the 3 of them that are shared"), "{said}");
+    let line = |name: &str, n: usize| fs::read_to_string(at(name)).unwrap().lines().nth(n).unwrap().to_string();
+    assert_eq!([line("z.shared.csv", 0), line("z.specific.csv", 0)], ["cell,modality,Z1,Z2,Z3", "cell,modality,Z4,Z5"]);
+    let (whole, shared) = (line("z.csv", 7), line("z.shared.csv", 7));
+    assert!(whole.starts_with(&format!("{shared},")), "{whole} {shared}");
+
+    ok(&["evaluate", &run, "--device", "cpu", "--classifier", "--out", &at("m.json")]);
+    let metrics: serde_json::Value = serde_json::from_str(&fs::read_to_string(at("m.json")).unwrap()).unwrap();
+    let number = |key: &str| metrics[key].as_f64().unwrap_or_else(|| panic!("{key}: {metrics:#}"));
+    for key in ["shared.view1", "shared.view2", "specific.view1", "specific.view2"] {
+        number(&format!("silhouette.Z3.{key}"));
+        number(&format!("r2.Z5.{key}.train"));
+    }
+    let mean = 0.5 * (number("r2.Z2.shared.view1.train") + number("r2.Z2.shared.view2.train"));
+    assert!((number("r2.Z2.shared.train") - mean).abs() < 1e-12);
+    number("silhouette.Z1.table.shared.train");
+    number("r2.Z4.table.specific.view2.train");
+    assert!(metrics.get("silhouette.Z1.table.shared").is_none(), "held-out cells have no row in a table");
+    assert!(metrics.get("silhouette.Z2.shared").is_none(), "a number of 160 values is no class");
+    assert!(number("classifier_accuracy.full.view1") <= 1.0 && number("classifier_accuracy.chance") <= 1.0);
+
+    let pcs = ["explain", "pcs", &run, "--device", "cpu", "--splits", "2", "--components", "1", "--centre", "1", "--from", "view1"];
+    let said = ok(&pcs);
+    assert!(said.contains("view1, shared space: component 1") && said.contains("view1, specific space: component 1"), "{said}");
+    assert!(Path::new(&run).join("pcs").join("view1.specific.pc1.svg").exists());
+}
+
+#[test]
 fn explain_pcs_leaves_tables_and_figures_of_every_component_and_the_same_twice() {
     let (data, run) = (made().path("data"), made().path("run"));
     let (a, b) = names(&data);

@@ -45,7 +45,9 @@ fn run(dataset: &Dataset, device: Device, out: &Path, given: Given) -> Result<Tr
     let model = models::by_name("apollo")?;
     let names: Vec<String> = dataset.modalities().iter().map(|m| m.name().to_string()).collect();
     let mut settings = Settings::new(model.name, model.options, &names)?;
-    settings.apply_flags(&SMALL.iter().chain(given.options).map(|o| o.to_string()).collect::<Vec<_>>())?;
+    let single = given.options.contains(&"single_step=true");
+    let small = SMALL.iter().filter(|o| !single || !["epochs2=2", "lr_tables=0.02"].contains(o));
+    settings.apply_flags(&small.chain(given.options).map(|o| o.to_string()).collect::<Vec<_>>())?;
     let stop = AtomicBool::new(given.steps == 0);
     train(TrainRequest {
         model,
@@ -155,7 +157,7 @@ fn npy_width(path: &Path) -> usize {
 fn every_switch_trains_and_translates() {
     let dir = tempfile::tempdir().unwrap();
     let data = simulated(dir.path(), "apollo-1", 120);
-    let cases: [&[&str]; 7] = [
+    let cases: [&[&str]; 10] = [
         &[],
         &["specific=false"],
         &["shared_decoders=false"],
@@ -163,6 +165,9 @@ fn every_switch_trains_and_translates() {
         &["untouched=lazy"],
         &["noise=0", "dropout=0"],
         &["noise=0.5", "redundancy=2", "batch_size2=16"],
+        &["single_step=true", "lr_single=0.001"],
+        &["single_step=true", "lr_single=0.001", "w_match=10", "w_kl=0.1"],
+        &["single_step=true", "lr_single=0.001", "specific=false"],
     ];
     let mut seen: Vec<Vec<u8>> = Vec::new();
     for (i, options) in cases.iter().enumerate() {
@@ -212,6 +217,8 @@ fn counts_are_weighed_and_sentences_say_what_cannot_be() {
     for (options, data, says) in [
         (&["loss=bce", "preprocess=standardise"][..], &data, "minmax-cell"),
         (&["cells=7"][..], &data, "there are 40"),
+        (&["w_match=7"][..], &data, "w_match says nothing"),
+        (&["single_step=true", "penalty=1"][..], &data, "penalty says nothing"),
         (&["channels_specific=6"][..], &data, "channels"),
         (&[][..], &made(PairsRule::None, "apart"), "every modality"),
     ] {
@@ -253,9 +260,12 @@ fn images_pass_through_convolutions() {
     if a.len() == b.len() {
         import(&spec, &paired, &mut Hooks::default()).unwrap();
         let data = Dataset::open(&paired).unwrap();
-        for (options, width) in
-            [(&["batch_size=8"][..], 5), (&["convolutions=false", "batch_size=8"][..], 5), (&["specific=false", "batch_size=8"][..], 5)]
-        {
+        for (options, width) in [
+            (&["batch_size=8"][..], 5),
+            (&["convolutions=false", "batch_size=8"][..], 5),
+            (&["specific=false", "batch_size=8"][..], 5),
+            (&["single_step=true", "batch_size=8"][..], 5),
+        ] {
             let out = dir.path().join(options.join("-"));
             run(&data, Device::cpu(), &out, whole(options)).unwrap_or_else(|e| panic!("{options:?}: {e}"));
             let name = data.modality(0).name();
@@ -271,7 +281,11 @@ fn images_pass_through_convolutions() {
 fn the_kernels_give_the_processors_losses() {
     let dir = tempfile::tempdir().unwrap();
     let data = simulated(dir.path(), "apollo-2", 64);
-    for options in [&["redundancy=1", "batch_size=16"][..], &["preprocess=minmax-cell", "batch_size=20", "reshuffle=false"][..]] {
+    for options in [
+        &["redundancy=1", "batch_size=16"][..],
+        &["preprocess=minmax-cell", "batch_size=20", "reshuffle=false"][..],
+        &["single_step=true", "lr_single=0.001", "dropout=0", "batch_size=16"][..],
+    ] {
         let of = |name: &str, device: Device| {
             let out = dir.path().join(format!("{name}-{}", options.len()));
             run(&data, device, &out, whole(options)).unwrap();

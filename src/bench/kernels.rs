@@ -2,6 +2,7 @@
 //! binds (the larger of arithmetic's and memory's share).
 
 mod images;
+mod sparse;
 
 use super::limits::{self, Limits};
 use super::{Timing, time};
@@ -237,6 +238,7 @@ pub fn cases(s: &mut Step) -> Result<Vec<Case>> {
     all.extend(variational(s)?);
     all.extend(correspondence(s)?);
     all.extend(images::cases(s)?);
+    sparse::cases(s, &mut all)?;
     Ok(all)
 }
 

@@ -9,7 +9,7 @@ use crate::data::shuffle::Shuffle;
 use crate::device::Device;
 use crate::engine::{Precision, Step};
 use crate::error::{Error, Result};
-use crate::train::feed::Feed;
+use crate::train::feed::{Feeds, Way};
 use crate::train::input::Input;
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,30 +32,28 @@ pub struct LoadFigure {
 }
 
 /// A dataset that is read minibatch by minibatch.
-pub struct Loading<'a> {
-    dataset: &'a Dataset,
-    inputs: Vec<Input>,
-    feeds: Vec<Feed>,
+pub struct Loading {
+    feeds: Feeds,
     plan: Plan,
     step: Step,
     epoch: u32,
 }
 
-impl<'a> Loading<'a> {
+impl Loading {
     /// Fits the preprocessing on all cells (`count_recipe` is what counts get) and makes room for minibatches of `batch` cells.
-    pub fn new(dataset: &'a Dataset, count_recipe: &str, batch: usize, shuffle: Shuffle, seed: u64) -> Result<Loading<'a>> {
+    pub fn new(dataset: &Dataset, count_recipe: &str, batch: usize, shuffle: Shuffle, seed: u64) -> Result<Loading> {
         let mut step = Step::new(Device::cpu(), seed, Precision::F32)?;
         let modalities = dataset.modalities();
         let rows: Vec<Vec<u32>> = modalities.iter().map(|m| (0..m.cells() as u32).collect()).collect();
         let plan = Plan::new(seed, batch, rows.clone(), Vec::new()).shuffled(shuffle);
-        let (mut inputs, mut feeds) = (Vec::new(), Vec::new());
+        let (mut inputs, mut ways) = (Vec::new(), Vec::new());
         for (m, rows) in rows.iter().enumerate() {
             let recipe = Recipe::parse("auto")?.resolve(&modalities[m], count_recipe, false)?;
-            let mut fitted = Input::fit(&modalities[m], rows, &recipe, None, 0, seed)?;
-            feeds.push(Feed::new(&mut step, dataset, m, &mut fitted, plan.slots(), plan.batch(), false)?);
-            inputs.push(fitted);
+            inputs.push(Input::fit(&modalities[m], rows, &recipe, None, 0, seed)?);
+            ways.push(Way { resident: false, sparse: None });
         }
-        Ok(Loading { dataset, inputs, feeds, plan, step, epoch: 0 })
+        let feeds = Feeds::new(&mut step, dataset, &mut inputs, ways, plan.slots(), plan.batch())?;
+        Ok(Loading { feeds, plan, step, epoch: 0 })
     }
 
     /// Cells of a minibatch, and of an epoch.
@@ -67,13 +65,12 @@ impl<'a> Loading<'a> {
     pub fn epoch(&mut self, stop: &AtomicBool) -> Result<bool> {
         self.epoch += 1;
         self.plan.shuffle(self.epoch);
+        self.feeds.set_order(&mut self.step, &self.plan, true)?;
         for start in (0..self.plan.steps()).map(|i| i * self.plan.batch()) {
             if stop.load(Ordering::Relaxed) {
                 return Ok(false);
             }
-            for (feed, p) in self.feeds.iter_mut().zip(&mut self.inputs) {
-                feed.stage(&mut self.step, self.dataset, p, &self.plan, start, self.plan.batch())?;
-            }
+            self.feeds.stage(&mut self.step, start, self.plan.batch())?;
         }
         Ok(true)
     }

@@ -5,6 +5,9 @@
 //! | `patchseq` | coupled | 1,252 genes and 54 electrophysiological features, 4 × 50 and 4 × 60 ELU, latent 3, minimum singular value |
 //! | `multiome` | jamie | 512 and 512 principal components of paired cells, latent 32, all four losses |
 //! | `skin` | scican | 2,000 genes of both modalities, 22 classes, all terms, batch norm over what passes together |
+//! | `skin-sparse` | scican | the same of 10 % and 5 % non-zeros |
+//! | `shareseq` | apollo | the first step: 9,153 genes and 58,170 peaks of 10 % and 4 % non-zeros, spaces of 50, 20 and 20, four decoders of 1,024 units |
+//! | `shareseq-encoders` | apollo | the second step of the same |
 //! | `scicar` | cross-modal | 815 peaks and 2,613 genes, networks as wide as their features, three classes, no pairs |
 //! | `nuclei` | cross-modal | pretraining on images of 64 x 64, five convolutions of up to 1,024 channels, class head |
 //!
@@ -19,7 +22,7 @@ use crate::error::{Error, Result, nearest};
 use crate::models::settings::Settings;
 use crate::models::{self, Facts, Modality, Model};
 use crate::train::correspondence::{Blocks, Inferred};
-use crate::train::feed::Feed;
+use crate::train::feed::Feeds;
 use crate::train::labels::LabelFeed;
 use crate::train::stepper::{Stepper, Ways};
 use serde::Serialize;
@@ -40,9 +43,16 @@ pub struct Shape {
     pub paired: bool,
     /// Classes of the labels, 0 for none.
     pub classes: usize,
+    /// The share of values that are not zero, a modality each, where they are fed as non-zeros alone; empty where densely.
+    pub nonzeros: &'static [f32],
+    /// The stage that is measured, of a model with several.
+    pub stage: usize,
     /// The model's options, as after `--set`.
     pub options: &'static [&'static str],
 }
+
+/// Features from which on a shape is wide.
+const WIDE: usize = 50_000;
 
 /// The shapes there are.
 pub static SHAPES: &[Shape] = &[
@@ -54,6 +64,8 @@ pub static SHAPES: &[Shape] = &[
         batch: [100, 100],
         paired: true,
         classes: 0,
+        nonzeros: &[],
+        stage: 0,
         options: &[
             "hidden.a=50,50,50,50",
             "hidden.b=60,60,60,60",
@@ -76,6 +88,8 @@ pub static SHAPES: &[Shape] = &[
         batch: [512, 512],
         paired: true,
         classes: 0,
+        nonzeros: &[],
+        stage: 0,
         options: &[],
     },
     Shape {
@@ -86,6 +100,8 @@ pub static SHAPES: &[Shape] = &[
         batch: [32, 32],
         paired: false,
         classes: 3,
+        nonzeros: &[],
+        stage: 0,
         options: &[],
     },
     Shape {
@@ -96,6 +112,8 @@ pub static SHAPES: &[Shape] = &[
         batch: [32, 128],
         paired: false,
         classes: 2,
+        nonzeros: &[],
+        stage: 0,
         options: &["class=head", "class_weights=4.5,0.5"],
     },
     Shape {
@@ -106,7 +124,45 @@ pub static SHAPES: &[Shape] = &[
         batch: [1024, 1024],
         paired: false,
         classes: 22,
+        nonzeros: &[],
+        stage: 0,
         options: &["bn=joint"],
+    },
+    Shape {
+        name: "skin-sparse",
+        model: "scican",
+        features: &[2000, 2000],
+        image: None,
+        batch: [1024, 1024],
+        paired: false,
+        classes: 22,
+        nonzeros: &[0.1, 0.05],
+        stage: 0,
+        options: &["bn=joint"],
+    },
+    Shape {
+        name: "shareseq",
+        model: "apollo",
+        features: &[9153, 58170],
+        image: None,
+        batch: [512, 512],
+        paired: true,
+        classes: 0,
+        nonzeros: &[0.1, 0.04],
+        stage: 0,
+        options: &["preprocess=minmax-cell", "pos_weight.a=9", "pos_weight.b=24"],
+    },
+    Shape {
+        name: "shareseq-encoders",
+        model: "apollo",
+        features: &[9153, 58170],
+        image: None,
+        batch: [512, 512],
+        paired: true,
+        classes: 0,
+        nonzeros: &[0.1, 0.04],
+        stage: 1,
+        options: &["preprocess=minmax-cell", "pos_weight.a=9", "pos_weight.b=24"],
     },
 ];
 
@@ -176,7 +232,8 @@ impl Bench {
             image: shape.image.filter(|_| m == 0),
         };
         let modalities: Vec<Modality> = names.iter().zip(shape.features).enumerate().map(modality).collect();
-        let cells = 8 * batch;
+        // Of wide modalities fewer: they are random, and a step does not ask how many there are.
+        let cells = if shape.features.iter().sum::<usize>() > WIDE { 2 } else { 8 } * batch;
         let class_counts: Vec<usize> = (0..shape.classes).map(|c| (0..cells).filter(|r| r % shape.classes == c).count()).collect();
         let pairs = if shape.paired { cells } else { 0 };
         let facts = Facts {
@@ -196,14 +253,22 @@ impl Bench {
         let unit = |r: u32| Unit { rows: vec![Some(r); names.len()], confidence: 1.0 };
         let labels: Vec<Vec<f32>> = names.iter().map(|_| rows.iter().map(|r| (r % shape.classes.max(1) as u32) as f32).collect()).collect();
         let (rows, units) = (vec![rows; names.len()], (0..if shape.paired { cells as u32 } else { 0 }).map(unit).collect());
-        // Of several stages the first: the longest.
-        let stage = model.stages().into_iter().next();
+        let stage = model.stages().into_iter().nth(shape.stage);
         let mut plan = stage.as_ref().map_or(model.sampling(), |stage| stage.sampling).plan(seed, batch, rows, units);
-        let mut feeds = Vec::new();
-        for (m, modality) in modalities.iter().enumerate() {
-            let values = init::uniform(seed, &modality.name, cells * modality.features, 2.0);
-            feeds.push(Feed::of_values(&mut step, m, modality.features, &values, plan.slots())?);
-        }
+        let filled = |(m, modality): (usize, &Modality)| {
+            let share = shape.nonzeros.get(m).copied();
+            let bound = if share.is_some() { 1.0 } else { 2.0 };
+            let mut values = init::uniform(seed, &modality.name, cells * modality.features, bound);
+            if let Some(share) = share {
+                // Positive, as counts are.
+                let kept = init::uniform(seed, &format!("{}.kept", modality.name), values.len(), 1.0);
+                values.iter_mut().zip(kept).for_each(|(v, k)| *v = if k.abs() < share { v.abs() } else { 0.0 });
+            }
+            (modality.features, values, share.is_some())
+        };
+        let values: Vec<_> = modalities.iter().enumerate().map(filled).collect();
+        let feeds = Feeds::of_values(&mut step, &values, plan.slots())?;
+        drop(values);
         let blocks = match (spec.inference)(&settings, &modalities)? {
             None => None,
             Some(_) => {
@@ -215,7 +280,7 @@ impl Bench {
         let labels = (shape.classes > 0).then(|| LabelFeed::new(&mut step, labels, plan.slots())).transpose()?;
         let mut stepper = Stepper::new(&mut step, &*model, Ways { feeds, blocks, labels }, plan.slots(), plan.fully_paired())?;
         if let Some(stage) = stage {
-            stepper.enter(&mut step, 0, stage.phases);
+            stepper.enter(&mut step, shape.stage, stage.phases);
         }
         model.begin_epoch(&mut step, 1);
         plan.shuffle(1);
@@ -227,7 +292,7 @@ impl Bench {
     pub fn one(&mut self) -> Result<()> {
         let start = self.number as usize % self.plan.steps() * self.plan.batch();
         self.number += 1;
-        self.stepper.step(&mut self.step, &*self.model, None, &self.plan, [self.number; 2], start)?;
+        self.stepper.step(&mut self.step, &*self.model, &self.plan, [self.number; 2], start)?;
         self.step.finish()
     }
 

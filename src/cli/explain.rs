@@ -11,7 +11,7 @@ use couplet::explain::shapley::{self, Explained};
 use couplet::explain::{self, Group, game};
 use couplet::plot;
 use couplet::train::{self, Trained};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 /// Rows of a table that are printed, and bars of a figure.
@@ -26,7 +26,7 @@ pub struct Args {
     #[command(subcommand)]
     way: Option<Way>,
     #[command(flatten)]
-    removal: Option<Removal>,
+    removal: Removal,
 }
 
 #[derive(clap::Subcommand)]
@@ -39,13 +39,13 @@ enum Way {
 #[derive(clap::Args)]
 struct Removal {
     /// The run that is explained
-    #[arg(value_name = "RUN")]
-    run: PathBuf,
+    #[arg(value_name = "RUN", required = true)]
+    run: Option<PathBuf>,
     #[command(flatten)]
     data: DatasetArgs,
     /// ablation: how a score falls without a feature; shapley: what each feature of a cell adds to an imputed value
-    #[arg(long, value_enum)]
-    method: Method,
+    #[arg(long, value_enum, required = true)]
+    method: Option<Method>,
     /// ablation: the modality whose features are replaced by their means
     #[arg(long, value_name = "NAME", required_if_eq("method", "ablation"))]
     of: Option<String>,
@@ -109,26 +109,34 @@ enum Space {
 
 /// Explains.
 pub fn run(args: Args) -> Result<()> {
-    match (args.way, args.removal) {
-        (Some(Way::Pcs(args)), _) => explain_pcs::run(*args),
-        (None, Some(args)) => remove(args),
-        // Not reached: clap asks for one of them.
-        (None, None) => Err(Error::usage("name a RUN, or `pcs` and a RUN")),
+    match args.way {
+        Some(Way::Pcs(args)) => explain_pcs::run(*args),
+        None => remove(args.removal),
     }
 }
 
 fn remove(args: Removal) -> Result<()> {
+    let (run, method) = (args.run()?, args.method()?);
     args.check()?;
     let column = args.data.label_column()?;
     let stop = interrupt::install("nothing is written")?;
-    let Opened { dataset, .. } = &args.data.open(Place::of_run(&args.run)?, &stop)?;
-    match args.method {
+    let Opened { dataset, .. } = &args.data.open(Place::of_run(run)?, &stop)?;
+    match method {
         Method::Ablation => args.ablation(dataset, column, &stop),
         Method::Shapley => args.shapley(dataset, &stop),
     }
 }
 
 impl Removal {
+    // Both are there unless `pcs` is: clap asks for them.
+    fn run(&self) -> Result<&Path> {
+        self.run.as_deref().ok_or_else(|| Error::usage("name a RUN, or `pcs` and a RUN"))
+    }
+
+    fn method(&self) -> Result<Method> {
+        self.method.ok_or_else(|| Error::usage("--method: ablation or shapley"))
+    }
+
     /// What clap cannot say: flags of the other method, and files that could not be written in the end.
     fn check(&self) -> Result<()> {
         let flags = [
@@ -142,7 +150,7 @@ impl Removal {
             ("--space", Method::Shapley, self.space.is_some()),
             ("--plot", Method::Shapley, self.plot.is_some()),
         ];
-        if let Some((flag, method, _)) = flags.iter().find(|(_, method, given)| *given && *method != self.method) {
+        if let Some((flag, method, _)) = flags.iter().find(|(_, method, given)| *given && Some(*method) != self.method) {
             let method = if *method == Method::Ablation { "ablation" } else { "shapley" };
             return Err(Error::usage(format!("{flag} goes with --method {method}")));
         }
@@ -169,7 +177,7 @@ impl Removal {
             _ => Score::LabelTransfer { column, from: to },
         };
         let groups = self.groups(dataset.modality(of))?;
-        let mut trained = Trained::open(&self.run, self.device.open()?)?;
+        let mut trained = Trained::open(self.run()?, self.device.open()?)?;
         let spec = ablation::Spec { of, score, groups: &groups, keep: self.keep };
         let ablations = with_hooks(Some(stop), |hooks| trained.ablate(dataset, &spec, hooks))?;
         say_exactly(&ablation_table(&ablations, dataset.modality(of).name(), self.what()))?;
@@ -198,7 +206,7 @@ impl Removal {
                 Some(Space::Model) => train::Space::Model,
             },
         };
-        let mut trained = Trained::open(&self.run, self.device.open()?)?;
+        let mut trained = Trained::open(self.run()?, self.device.open()?)?;
         let players = spec.top.map_or(groups.len(), |top| top.min(groups.len()) + 1);
         let (cells, _) = game::evaluations(players, spec.permutations);
         if cells > MANY {

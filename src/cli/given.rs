@@ -32,9 +32,9 @@ impl Given {
             Some(v) => v.as_str().map(|s| Some(s.to_string())).ok_or_else(|| wrong(key, "a text")),
         };
         let (model, dataset, precision) = (text("model")?, text("dataset")?, text("precision")?);
-        let shuffle = text("shuffle")?;
+        let shuffle = text("shuffle_by")?;
         if shuffle.as_deref().is_some_and(|s| s.parse::<Shuffle>().is_err()) {
-            return Err(wrong("shuffle", "exact or block"));
+            return Err(wrong("shuffle_by", "exact or block"));
         }
         let (holdout, labels) = (text("holdout").or_else(|e| number(&table, "holdout").ok_or(e))?, text("labels")?);
         let seed = match table.get("seed").map(|v| v.as_integer().and_then(|s| u64::try_from(s).ok())) {
@@ -145,7 +145,7 @@ mod tests {
             ("paired = 2", "paired"),
             ("labels = 3", "labels"),
             ("holdout = true", "holdout"),
-            ("shuffle = \"no\"", "shuffle"),
+            ("shuffle_by = \"no\"", "shuffle_by"),
         ] {
             std::fs::write(&path, text).unwrap();
             let e = Given::read(&path).err().unwrap();

@@ -266,7 +266,12 @@ fn introduction(model: &str, precision: &str, seed: u64, p: &Prepared) -> String
     for m in &p.modalities {
         let held = if m.cells.1 > 0 { format!(" (and {} held out)", m.cells.1) } else { String::new() };
         let missing = if m.missing > 0.0 { format!(", {:.1} % missing", 100.0 * m.missing) } else { String::new() };
-        let streamed = if m.resident { "" } else { ", streamed from disk" };
+        let streamed = match (m.sparse, m.resident) {
+            (false, true) => "",
+            (false, false) => ", streamed from disk",
+            (true, true) => ", as non-zeros",
+            (true, false) => ", as non-zeros, streamed from disk",
+        };
         out += &format!("  {}: {} cells{held} x {} features, {}{missing}{streamed}\n", m.name, m.cells.0, m.features, m.steps);
     }
     let (known, used) = p.pairs;

@@ -4,6 +4,7 @@
 //! checked where they are used, so that a damaged file gives an error and never a panic or a read out of bounds.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use flate2::Crc;
 
@@ -25,17 +26,19 @@ pub struct Dataset {
     links: Links,
 }
 
-/// One modality of an open DATASET: cells x features, dense or sparse.
+/// One modality of an open DATASET: cells x features, dense or sparse. A copy maps and names the same, for a thread of its own.
+#[derive(Clone)]
 pub struct Modality {
     name: String,
     entry: ModalityEntry,
     shape: Vec<usize>,
-    cell_ids: Vec<String>,
-    feature_names: Vec<String>,
+    cell_ids: Arc<Vec<String>>,
+    feature_names: Arc<Vec<String>>,
     lines: MappedArray,
     values: Values,
 }
 
+#[derive(Clone)]
 enum Values {
     Dense { array: MappedArray, dtype: Dtype },
     Sparse { indptr: MappedArray, wide: bool, indices: MappedArray, data: MappedArray },
@@ -257,8 +260,8 @@ impl Modality {
             name: entry.name.clone(),
             entry: entry.clone(),
             shape,
-            cell_ids: read_names(&folder.join("cells.txt"), cells)?,
-            feature_names: read_names(&folder.join("features.txt"), entry.features)?,
+            cell_ids: Arc::new(read_names(&folder.join("cells.txt"), cells)?),
+            feature_names: Arc::new(read_names(&folder.join("features.txt"), entry.features)?),
             lines,
             values,
         })

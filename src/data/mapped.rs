@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytemuck::Pod;
 use memmap2::Mmap;
@@ -10,9 +11,10 @@ use memmap2::Mmap;
 use super::npy::{self, Header};
 use crate::error::{Error, Result};
 
-/// One `.npy` file, header read, body mapped; or an array that lies in another file.
+/// One `.npy` file, header read, body mapped; or an array that lies in another file. A copy is the same map.
+#[derive(Clone)]
 pub struct MappedArray {
-    map: Mmap,
+    map: Arc<Mmap>,
     header: Header,
     file: PathBuf,
 }
@@ -109,12 +111,12 @@ pub fn open_regular(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-fn map_file(file: &File, path: &Path) -> Result<Mmap> {
+fn map_file(file: &File, path: &Path) -> Result<Arc<Mmap>> {
     // SAFETY: the map is read-only and private to `MappedArray`; every element type it is cast to is plain old data, valid for any bits. The caller
     // has compared the file's length with its header. What remains is the operating system's contract: another process that changes
     // the file shows other numbers, one that truncates it stops this process with a bus error; datasets are written under another
     // name and renamed, so `couplet` itself never changes a file that may be mapped.
-    unsafe { Mmap::map(file) }.map_err(|e| Error::io("map", path, e))
+    unsafe { Mmap::map(file) }.map(Arc::new).map_err(|e| Error::io("map", path, e))
 }
 
 #[cfg(test)]

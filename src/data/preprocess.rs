@@ -8,6 +8,7 @@
 mod moments;
 mod recipe;
 pub mod selection;
+mod sparse;
 
 use super::dataset::Modality;
 use crate::error::{Error, Result};

@@ -395,6 +395,7 @@ mod blocks;
 mod x86;
 
 pub mod conv;
+pub mod sparse;
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@
 use super::arena::Arena;
 use super::ops::tables::Tables;
 use super::params::{Group, Params};
+use super::sparse::Sparse;
 use super::tape::Node;
 use crate::device::launch::{Arg, GraphId, Grid};
 use crate::device::{Device, Mem};
@@ -85,6 +86,8 @@ pub struct Step {
     knobs: usize,
     pub(super) capturing: bool,
     borrowed: Vec<Var>,
+    /// The sparse variables of this step.
+    pub(super) sparse: Vec<Sparse>,
     pub(super) streams: u32,
 }
 
@@ -123,6 +126,7 @@ impl Step {
             knobs: FIRST_KNOB,
             capturing: false,
             borrowed: Vec::new(),
+            sparse: Vec::new(),
             streams: 0,
         })
     }
@@ -208,6 +212,7 @@ impl Step {
     pub fn end(&mut self) {
         assert!(!self.capturing, "a step cannot end while it is being captured");
         self.vars.truncate(self.permanent);
+        self.sparse.clear();
         self.tape.clear();
         self.tape_kept = 0;
         self.tables.forget();
@@ -305,11 +310,19 @@ impl Step {
         Var(self.vars.len() as u32 - 1)
     }
 
+    /// A variable of this step that has no memory: a sparse one.
+    pub(super) fn without_memory(&mut self, dims: [usize; 2]) -> Var {
+        self.vars.push(Info { mem: Mem::EMPTY, dims, wants: false, grad: Var::NONE, grad_set: false });
+        Var(self.vars.len() as u32 - 1)
+    }
+
     /// The same memory under other dimensions of equal size; carries no gradient of its own.
+    #[track_caller]
     pub fn reshaped(&mut self, v: Var, dims: [usize; 2]) -> Var {
-        let info = self.vars[v.0 as usize];
-        assert_eq!(info.dims[0] * info.dims[1], dims[0] * dims[1], "reshaped: {:?} into {dims:?}", info.dims);
-        self.vars.push(Info { mem: info.mem, dims, wants: false, grad: Var::NONE, grad_set: false });
+        let from = self.dims(v);
+        assert_eq!(from[0] * from[1], dims[0] * dims[1], "reshaped: {from:?} into {dims:?}");
+        let mem = self.mem(v);
+        self.vars.push(Info { mem, dims, wants: false, grad: Var::NONE, grad_set: false });
         Var(self.vars.len() as u32 - 1)
     }
 
@@ -339,8 +352,12 @@ impl Step {
         (v.0 as usize) < self.permanent
     }
 
+    /// Where `v` lies. A sparse variable lies nowhere: an operation that has not asked for [`Step::dense`] ends here.
+    #[track_caller]
     pub(super) fn mem(&self, v: Var) -> Mem {
-        self.vars[v.0 as usize].mem
+        let mem = self.vars[v.0 as usize].mem;
+        assert!(!mem.is_empty() || !self.is_sparse(v), "a sparse minibatch was given to an operation that takes none: Step::dense of it");
+        mem
     }
 
     /// Whether a gradient of `v` is asked for.

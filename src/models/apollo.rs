@@ -24,25 +24,28 @@
 //! modality; the order in a block (see `networks`). The tables' Adam is the program's, dense, at the cost of a minibatch (see
 //! `engine::ops::tables`). Minibatches are drawn anew in every epoch (`reshuffle=false` keeps those of the first, as the program does).
 //!
+//! `single_step=true` is the paper's ablation (see `single`).
+//!
 //! Limitations: cells that some modality lacks take no part in the training; no missing values.
 
+mod arms;
 mod images;
 mod networks;
 mod options;
 mod redundancy;
+mod single;
 
 use super::settings::Settings;
 use super::{Losses, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stage, Stopping};
-use crate::engine::ops::activation::Activation::{Identity, Sigmoid};
 use crate::engine::ops::batch_norm::BatchNormState;
-use crate::engine::ops::losses::MissingIn;
 use crate::engine::ops::tables::{Table, Untouched};
 use crate::engine::optim::{AdamSettings, Rule};
 use crate::engine::params::{Group, init};
 use crate::engine::{Step, Var, Weight};
 use crate::error::Result;
-use networks::{Decoder, Encoder, Plan};
+use arms::Arms;
 use redundancy::Redundancy;
+use single::SingleStep;
 
 /// The row of [`MODELS`](super::MODELS).
 pub const SPEC: ModelSpec = ModelSpec {
@@ -56,59 +59,38 @@ pub const SPEC: ModelSpec = ModelSpec {
     labels: |_| Ok(super::Labels::Unused),
     inference: |_, _| Ok(None),
     imputation_remark: |_| None,
-    build: |s, settings, modalities| Ok(Box::new(Apollo::new(s, settings, modalities)?)),
+    build: |s, settings, modalities| {
+        Ok(if settings.get("single_step")?.flag()? {
+            Box::new(SingleStep::new(s, settings, modalities)?)
+        } else {
+            Box::new(Apollo::new(s, settings, modalities)?)
+        })
+    },
 };
 
 const DECODERS: Group = 0;
 const ENCODERS: Group = 1;
 const TABLES: Group = 2;
 
-/// Cells that pass through convolutions at once outside training.
-const IMAGES_AT_ONCE: usize = 128;
+/// The shared space, and one of each modality that a run may have.
+const MOST_SPACES: usize = 17;
 
-/// l_m.
-#[derive(Clone, Copy)]
-enum Likelihood {
-    /// Cross-entropy of logits, with the weight of what is there.
-    Bce(f32),
-    Mse,
-}
-
-struct Arm {
-    /// Of both spaces; none without a space of the modality's own.
-    full: Option<Decoder>,
-    /// Of the shared space alone.
-    cross: Option<Decoder>,
-    encoder: Encoder,
-    table: Option<(Table, u32)>,
-    likelihood: Likelihood,
-}
+/// A latent table, and the random numbers of its noise.
+type Latent = (Table, u32);
 
 /// The model, built.
 pub struct Apollo {
-    arms: Vec<Arm>,
-    shared: (Table, u32),
-    /// Dimensions of the shared space and of a modality's own.
-    widths: [usize; 2],
+    arms: Arms,
+    shared: Latent,
+    /// The modalities' own; none without such spaces.
+    own: Vec<Latent>,
     /// Twice the logarithm of the noise's deviation, for the largest minibatch of the widest space; none without noise.
     noise: Option<Var>,
     penalty: (f32, bool),
-    rows_at_once: usize,
     redundancy: Option<Redundancy>,
     terms: [Vec<String>; 2],
     phases: Vec<Phase>,
     stages: Vec<Stage>,
-}
-
-impl Likelihood {
-    /// Of the features that `decoder` makes of z.
-    fn of(self, s: &mut Step, decoder: &Decoder, z: Var, x: Var) -> Var {
-        let y = decoder.forward(s, z, Identity);
-        match self {
-            Likelihood::Bce(weight) => s.bce_with_logits(y, x, weight),
-            Likelihood::Mse => s.masked_mse(y, x, Var::NONE, MissingIn::All),
-        }
-    }
 }
 
 impl Apollo {
@@ -116,40 +98,17 @@ impl Apollo {
     pub fn new(s: &mut Step, settings: &Settings, modalities: &[Modality]) -> Result<Apollo> {
         let count = |key: &str| settings.get(key).and_then(|v| v.count());
         let float = |key: &str| settings.get(key).and_then(|v| v.float());
-        let (width, dropout) = (count("width")?, float("dropout")? as f32);
-        let (specific, shared_decoders) = (settings.get("specific")?.flag()?, settings.get("shared_decoders")?.flag()?);
-        let own = if specific { count("latent_specific")? } else { 0 };
-        // Without spaces of their own the shared one takes over their room: equal capacity.
-        let shared = if specific { count("latent")? } else { count("latent")? + count("latent_specific")? };
+        let arms = Arms::new(s, settings, modalities, false, |_| [DECODERS, ENCODERS])?;
+        let [shared, own] = arms.widths;
         let cells = count("cells")?;
-        let (channels, own_channels) = (settings.get("channels")?.counts()?, count("channels_specific")?);
-        let table = |s: &mut Step, name: &str, d: usize| -> Result<(Table, u32)> {
+        let table = |s: &mut Step, name: &str, d: usize| -> Result<Latent> {
             let name = format!("table.{name}");
             let values = init::normal(s.seed(), &name, cells * d, 1.0);
             let table = s.table(name.clone(), TABLES, [cells, d], &values)?;
             Ok((table, init::stream_of(&format!("noise.{name}"))))
         };
         let shared_table = table(s, "shared", shared)?;
-        let mut arms = Vec::with_capacity(modalities.len());
-        for m in modalities {
-            let name = &m.name;
-            let plan = match m.image {
-                Some(image) => Plan::Images(image, &channels, own_channels),
-                None => Plan::Features(m.features, width, dropout),
-            };
-            let decoder = |s: &mut Step, name: String, latent| Decoder::new(s, &name, DECODERS, latent, &plan);
-            let full = specific.then(|| decoder(s, format!("dec.{name}"), shared + own)).transpose()?;
-            let cross = (shared_decoders || !specific).then(|| decoder(s, format!("dec.{name}.shared"), shared)).transpose()?;
-            let spaces = [("shared", shared), ("specific", own)];
-            let spaces = &spaces[..if specific { 2 } else { 1 }];
-            let encoder = Encoder::new(s, &format!("enc.{name}"), ENCODERS, spaces, &plan)?;
-            let likelihood = match settings.of("loss", name)?.word()? {
-                "bce" => Likelihood::Bce(settings.of("pos_weight", name)?.float()? as f32),
-                _ => Likelihood::Mse,
-            };
-            let table = if specific { Some(table(s, name, own)?) } else { None };
-            arms.push(Arm { full, cross, encoder, table, likelihood });
-        }
+        let own_tables = modalities.iter().filter(|_| own > 0).map(|m| table(s, &m.name, own)).collect::<Result<Vec<_>>>()?;
         let batches = [count("batch_size")?, count("batch_size2")?];
         let noise = match float("noise")? {
             0.0 => None,
@@ -160,16 +119,12 @@ impl Apollo {
                 Some(all)
             }
         };
-        let mut found = Vec::new();
-        let mut matched = Vec::new();
-        for (m, arm) in modalities.iter().zip(&arms) {
-            found.extend(arm.full.iter().map(|_| format!("recon.{}", m.name)));
-            found.extend(arm.cross.iter().map(|_| format!("recon.{}.shared", m.name)));
-            matched.push(format!("match.{}.shared", m.name));
-            matched.extend(arm.table.iter().map(|_| format!("match.{}.specific", m.name)));
-        }
+        let mut found: Vec<String> = arms.list.iter().flat_map(|arm| arm.terms()).collect();
+        let spaces = arms.spaces();
+        let of_arm = |arm: &arms::Arm| spaces.iter().map(|(space, _)| format!("match.{}.{space}", arm.name)).collect::<Vec<_>>();
+        let mut matched: Vec<String> = arms.list.iter().flat_map(of_arm).collect();
         matched.extend(found.iter().map(|t| format!("encoded.{t}")));
-        let own_spaces = modalities.iter().filter(|_| specific).map(|m| (m.name.clone(), own));
+        let own_spaces = modalities.iter().filter(|_| own > 0).map(|m| (m.name.clone(), own));
         let spaces: Vec<(String, usize)> = std::iter::once(("shared".into(), shared)).chain(own_spaces).collect();
         found.extend(spaces.iter().map(|(name, _)| format!("penalty.{name}")));
         let redundancy = Redundancy::new(s, float("redundancy")? as f32, &spaces)?;
@@ -185,10 +140,9 @@ impl Apollo {
         Ok(Apollo {
             arms,
             shared: shared_table,
-            widths: [shared, own],
+            own: own_tables,
             noise,
             redundancy,
-            rows_at_once: if modalities.iter().any(|m| m.image.is_some()) { IMAGES_AT_ONCE } else { usize::MAX },
             penalty: (float("penalty")? as f32, settings.get("norm")?.word()? == "squared"),
             terms: [found, matched],
             phases,
@@ -210,24 +164,22 @@ impl Apollo {
         let rows = s.dims(cells.x[0])[0];
         let shared = s.table_rows(self.shared.0, cells.cells, rows);
         let noisy = self.noisy(s, shared, self.shared.1);
-        let mut penalised = vec![shared];
-        for (arm, &x) in self.arms.iter().zip(cells.x) {
-            if let (Some(full), Some((table, stream))) = (&arm.full, arm.table) {
+        // On the stack: a warm step allocates nothing.
+        let mut penalised = [shared; MOST_SPACES];
+        for (m, (arm, &x)) in self.arms.list.iter().zip(cells.x).enumerate() {
+            let own = self.own.get(m).map_or(Var::NONE, |&(table, stream)| {
                 let own = s.table_rows(table, cells.cells, rows);
-                penalised.push(own);
-                let own = self.noisy(s, own, stream);
-                let both = s.beside(noisy, own);
-                losses.push((arm.likelihood.of(s, full, both, x), Weight::Fixed(1.0)));
-            }
-            if let Some(cross) = &arm.cross {
-                losses.push((arm.likelihood.of(s, cross, noisy, x), Weight::Fixed(1.0)));
-            }
+                penalised[m + 1] = own;
+                self.noisy(s, own, stream)
+            });
+            arm.decoded(s, [noisy, own], x, |loss| losses.push((loss, Weight::Fixed(1.0))));
         }
-        for &z in &penalised {
+        let penalised = &penalised[..1 + self.own.len()];
+        for &z in penalised {
             losses.push((s.mean_norm(z, self.penalty.1), Weight::Fixed(self.penalty.0)));
         }
         if let Some(redundancy) = &self.redundancy {
-            redundancy.of(s, &penalised, |term| losses.push((term, Weight::Fixed(redundancy.weight))));
+            redundancy.of(s, penalised, |term| losses.push((term, Weight::Fixed(redundancy.weight))));
         }
     }
 
@@ -235,10 +187,10 @@ impl Apollo {
     fn matching(&self, s: &mut Step, cells: &Minibatch, losses: &mut Losses) {
         let rows = s.dims(cells.x[0])[0];
         let shared = s.table_rows(self.shared.0, cells.cells, rows);
-        for (arm, &x) in self.arms.iter().zip(cells.x) {
+        for (m, (arm, &x)) in self.arms.list.iter().zip(cells.x).enumerate() {
             let [code, own] = arm.encoder.forward(s, x);
             losses.push((s.mean_square(code, shared), Weight::Fixed(1.0)));
-            if let Some((table, _)) = arm.table {
+            if let Some(&(table, _)) = self.own.get(m) {
                 let target = s.table_rows(table, cells.cells, rows);
                 losses.push((s.mean_square(own, target), Weight::Fixed(1.0)));
             }
@@ -247,20 +199,10 @@ impl Apollo {
 
     /// For held-out cells: what the decoders make of what the encoders say.
     fn decoding_codes(&self, s: &mut Step, cells: &Minibatch, losses: &mut Losses) {
-        for (arm, &x) in self.arms.iter().zip(cells.x) {
-            let [code, own] = arm.encoder.forward(s, x);
-            if let Some(full) = &arm.full {
-                let both = s.beside(code, own);
-                losses.push((arm.likelihood.of(s, full, both, x), Weight::Fixed(1.0)));
-            }
-            if let Some(cross) = &arm.cross {
-                losses.push((arm.likelihood.of(s, cross, code, x), Weight::Fixed(1.0)));
-            }
+        for (arm, &x) in self.arms.list.iter().zip(cells.x) {
+            let codes = arm.encoder.forward(s, x);
+            arm.decoded(s, codes, x, |loss| losses.push((loss, Weight::Fixed(1.0))));
         }
-    }
-
-    fn features(&self, s: &mut Step, arm: &Arm, decoder: &Decoder, z: Var) -> Var {
-        decoder.forward(s, z, if matches!(arm.likelihood, Likelihood::Bce(_)) { Sigmoid } else { Identity })
     }
 }
 
@@ -284,7 +226,7 @@ impl Model for Apollo {
                 losses.extend(nothing(all - losses.len()));
             }
             (_, false) => {
-                let decoders = self.arms.iter().map(|a| a.full.iter().chain(&a.cross).count()).sum::<usize>();
+                let decoders = self.arms.list.iter().map(|arm| arm.terms().count()).sum::<usize>();
                 losses.extend(nothing(all - decoders));
                 self.decoding_codes(s, cells, losses);
             }
@@ -292,29 +234,15 @@ impl Model for Apollo {
     }
 
     fn encode(&self, s: &mut Step, modality: usize, x: Var) -> Var {
-        let [shared, own] = self.arms[modality].encoder.forward(s, x);
-        if own.is_none() { shared } else { s.beside(shared, own) }
+        self.arms.encode(s, modality, x)
     }
 
     fn decode(&self, s: &mut Step, modality: usize, z: Var) -> Var {
-        let arm = &self.arms[modality];
-        let decoder = arm.full.as_ref().or(arm.cross.as_ref()).expect("a modality has a decoder");
-        self.features(s, arm, decoder, z)
+        self.arms.decode(s, modality, z)
     }
 
     fn decode_other(&self, s: &mut Step, modality: usize, z: Var) -> Var {
-        let (arm, [shared, own]) = (&self.arms[modality], self.widths);
-        let code = s.columns_part(z, 0, shared);
-        match (&arm.cross, &arm.full) {
-            (Some(cross), _) => self.features(s, arm, cross, code),
-            (None, Some(full)) => {
-                let zeros = s.alloc([s.dims(z)[0], own]);
-                s.zero(zeros);
-                let both = s.beside(code, zeros);
-                self.features(s, arm, full, both)
-            }
-            (None, None) => unreachable!("a modality has a decoder"),
-        }
+        self.arms.decode_other(s, modality, z)
     }
 
     fn before_norm(&self, _s: &mut Step, _modality: usize, _layer: usize, _x: Var) -> Option<(Var, BatchNormState)> {
@@ -322,18 +250,15 @@ impl Model for Apollo {
     }
 
     fn latent(&self) -> usize {
-        self.widths[0] + self.widths[1]
+        self.arms.widths.iter().sum()
     }
 
     fn spaces(&self) -> Vec<(&'static str, std::ops::Range<usize>)> {
-        let [shared, own] = self.widths;
-        let mut spaces = vec![("shared", 0..shared)];
-        spaces.extend((own > 0).then_some(("specific", shared..shared + own)));
-        spaces
+        self.arms.spaces()
     }
 
     fn rows_at_once(&self) -> usize {
-        self.rows_at_once
+        self.arms.rows_at_once
     }
 
     fn smallest_batch(&self) -> usize {

@@ -103,6 +103,7 @@ static OPTIONS: &[OptionSpec] = &[
         "the held-out loss that chooses the weights: weighted, or plain sum of terms",
     ),
     option("preprocess", Per::Modality, Kind::Words(crate::data::preprocess::STEPS), "auto", "steps before the encoder"),
+    super::inference::SPARSE,
     TOP_GENES,
     TOP_GENES_BY,
 ];

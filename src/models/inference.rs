@@ -72,6 +72,15 @@ pub const PREPROCESS: OptionSpec = option(
     "steps before the distances, and before principal components where a model takes them",
 );
 
+/// Whether the model's first layers are given non-zeros alone: of every model that reads features.
+pub const SPARSE: OptionSpec = option(
+    "sparse",
+    Per::Modality,
+    Kind::Choice(&["always", "never"]),
+    "auto",
+    "feed non-zeros alone; auto: where at most a fifth of the values are not zero and the preprocessing keeps it so",
+);
+
 /// All that `couplet match` takes by `--set`.
 pub static OPTIONS: &[OptionSpec] = &[PREPROCESS, DISTANCE, KMAX, SOLVER, STEPS, EPS, RHO, DELAY, EPSILON, ROUNDS, MARGINALS, RELAX];
 

@@ -126,6 +126,7 @@ static OPTIONS: &[OptionSpec] = &[
     option("min_increment", Per::Run, POSITIVE, "1e-8", "what counts as a smaller loss"),
     option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
     inference::PREPROCESS,
+    inference::SPARSE,
     TOP_GENES,
     TOP_GENES_BY,
 ];

@@ -48,7 +48,7 @@ use crate::engine::params::{Group, init};
 use crate::engine::{Step, Var};
 use crate::error::Result;
 use align::Align;
-use networks::{Encoder, Statistics};
+use networks::{Encoder, Network, Statistics};
 use represent::Represent;
 
 /// The row of [`MODELS`](super::MODELS).
@@ -96,17 +96,18 @@ enum Sharing {
 }
 
 impl Sharing {
-    /// The network's outputs for all inputs, in their order. `net` is told the number of the pass.
-    fn pass<const N: usize>(self, s: &mut Step, inputs: [Var; N], net: impl Fn(&mut Step, usize, Var) -> Var) -> [Var; N] {
+    /// The network's outputs for all inputs, in their order.
+    fn pass<const N: usize>(self, s: &mut Step, inputs: [Var; N], net: &impl Network) -> [Var; N] {
+        let inputs = inputs.map(|x| net.first(s, x));
         if self == Sharing::Apart || N < 2 {
             let mut pass = 0;
-            return inputs.map(|x| {
+            return inputs.map(|u| {
                 pass += 1;
-                net(s, pass - 1, x)
+                net.rest(s, pass - 1, u)
             });
         }
-        let x = s.stacked(&inputs);
-        let y = net(s, 0, x);
+        let u = s.stacked(&inputs);
+        let y = net.rest(s, 0, u);
         let mut first = 0;
         inputs.map(|x| {
             let rows = s.dims(x)[0];

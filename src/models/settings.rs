@@ -270,6 +270,11 @@ impl Setting<'_> {
         if self.is_auto() { Ok(default) } else { self.flag() }
     }
 
+    /// A word, or this one for `auto`.
+    pub fn word_or<'b>(&'b self, default: &'b str) -> Result<&'b str> {
+        if self.is_auto() { Ok(default) } else { self.word() }
+    }
+
     /// A word of a choice.
     pub fn word(&self) -> Result<&str> {
         match &self.0.value {

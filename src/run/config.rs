@@ -22,7 +22,7 @@ pub struct Config {
     pub holdout: Option<String>,
     /// The fraction of the known training pairs that training may see.
     pub paired: f64,
-    /// How rows are shuffled.
+    /// How rows are shuffled: `shuffle_by`, a model may have an option `shuffle`.
     pub shuffle: Shuffle,
     /// The label column.
     pub labels: Option<String>,
@@ -47,7 +47,7 @@ pub struct ModalityShape {
 const FORMAT: i64 = 1;
 
 /// The keys of a run that `train` takes from a `--config` file beside the model's options.
-pub const GIVEN: [&str; 8] = ["model", "dataset", "seed", "precision", "holdout", "paired", "shuffle", "labels"];
+pub const GIVEN: [&str; 8] = ["model", "dataset", "seed", "precision", "holdout", "paired", "shuffle_by", "labels"];
 
 /// Keys that only say what happened.
 pub const TOLD: [&str; 4] = ["format", "couplet", "ran_on", "modalities"];
@@ -63,7 +63,7 @@ impl Config {
         if let Some(holdout) = &self.holdout {
             text += &format!("holdout = {}\n", quoted(holdout));
         }
-        text += &format!("paired = {}\nshuffle = \"{}\"\n", toml::Value::from(self.paired), self.shuffle);
+        text += &format!("paired = {}\nshuffle_by = \"{}\"\n", toml::Value::from(self.paired), self.shuffle);
         if let Some(labels) = &self.labels {
             text += &format!("labels = {}\n", quoted(labels));
         }
@@ -95,8 +95,8 @@ impl Config {
         let (precision, ran_on) = (text("precision")?.ok_or_else(|| missing("precision"))?, text("ran_on")?.unwrap_or_default());
         let (holdout, labels) = (text("holdout")?, text("labels")?);
         // Runs of before there was a choice do not say it.
-        let shuffle = text("shuffle")?.map_or(Ok(Shuffle::Exact), |word| word.parse());
-        let shuffle = shuffle.map_err(|e: Error| Error::input(path, "key \"shuffle\"", e.to_string()))?;
+        let shuffle = text("shuffle_by")?.map_or(Ok(Shuffle::Exact), |word| word.parse());
+        let shuffle = shuffle.map_err(|e: Error| Error::input(path, "key \"shuffle_by\"", e.to_string()))?;
         let seed =
             table.get("seed").and_then(toml::Value::as_integer).and_then(|s| u64::try_from(s).ok()).ok_or_else(|| missing("seed"))?;
         let paired = table.get("paired").and_then(toml::Value::as_float).ok_or_else(|| missing("paired"))?;

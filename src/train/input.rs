@@ -170,6 +170,11 @@ impl Input {
         }
     }
 
+    /// Whether the model is given features as they are, not components or a canvas.
+    pub fn gives_features(&self) -> bool {
+        matches!(self.given, Given::All | Given::Columns(_))
+    }
+
     /// What is done to a row, for a person.
     pub fn describe(&self) -> String {
         let steps = self.preprocess.recipe().to_string();

@@ -1,12 +1,13 @@
 //! The one training loop, for every model: epochs, held-out loss, early stopping, checkpoints, and what a run leaves behind.
 //!
-//! In reading order: [`feed`] brings a modality's rows to the device, [`stepper`] is one step, [`train`] the loop, [`session`] passes
+//! In reading order: [`feed`] brings the modalities' rows to the device, [`ahead`] reads them meanwhile, [`stepper`] is one step, [`train`] the loop, [`session`] passes
 //! rows through a model outside training, [`Trained`] is a finished run that embeds and translates.
 //!
 //! The same seed on the same device gives the same bits, whatever the number of threads, and whether or not the run was stopped and
 //! resumed: everything that a step depends on (weights, moments, running statistics, warm starts, the step's number) is in the
 //! checkpoint, and everything random is a function of the seed and that number.
 
+pub mod ahead;
 pub mod canvas;
 pub mod common;
 pub mod correspondence;
@@ -16,6 +17,7 @@ pub mod input;
 pub mod labels;
 pub mod prepare;
 pub mod session;
+pub mod sparse;
 pub mod stepper;
 pub mod trained;
 
@@ -266,12 +268,11 @@ impl<'a> Training<'a> {
                 let number = self.steps_done() + 1;
                 let plan = &self.stages[stage].1;
                 let (s, model) = (&mut self.session.step, &*self.session.model);
-                let data = Some((self.request.dataset, self.session.inputs.as_mut_slice()));
                 if passes > 1 {
                     self.stepper.take(Some(self.at.done / steps));
                 }
                 let turn = turn(number - before, steps, passes);
-                self.stepper.step(s, model, data, plan, [number, turn], self.at.done % steps * plan.batch())?;
+                self.stepper.step(s, model, plan, [number, turn], self.at.done % steps * plan.batch())?;
                 self.at.done += 1;
                 self.watch_step()?;
                 let tell = told.is_none_or(|t| t.elapsed() >= TELL_EVERY);
@@ -367,7 +368,7 @@ impl<'a> Training<'a> {
         for part in 0..parts {
             let (start, end) = (slots * part / parts, slots * (part + 1) / parts);
             let (s, model) = (&mut self.session.step, &*self.session.model);
-            let values = self.stepper.evaluate(s, model, (self.request.dataset, &mut self.session.inputs), held, start, end - start)?;
+            let values = self.stepper.evaluate(s, model, held, start, end - start)?;
             sums.iter_mut().zip(values).for_each(|(sum, v)| *sum = sum.zip(v).map(|(sum, v)| sum + v * (end - start) as f64));
         }
         Ok(Some(sums.iter().map(|s| s.map(|s| s / slots as f64)).collect()))
@@ -382,10 +383,9 @@ impl<'a> Training<'a> {
     fn check_finite(&mut self) -> Result<()> {
         let Some((number, phase, term)) = self.stepper.stopped(&mut self.session.step)? else { return Ok(()) };
         let (stage, before) = self.stage();
-        let data = (self.request.dataset, self.session.inputs.as_mut_slice());
         let (s, model) = (&mut self.session.step, &*self.session.model);
         let plan = &self.stages[stage].1;
-        let op = self.stepper.culprit(s, model, data, plan, [number, turn(number - before, plan.steps(), self.passes)], phase)?;
+        let op = self.stepper.culprit(s, model, plan, [number, turn(number - before, plan.steps(), self.passes)], phase)?;
         Err(Error::Diverged { step: number, term: self.session.model.terms(phase)[term].clone(), op })
     }
 

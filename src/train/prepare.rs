@@ -2,7 +2,7 @@
 
 use super::common;
 use super::correspondence::{Blocks, Inferred};
-use super::feed::{self, Feed};
+use super::feed::{self, Feeds};
 use super::input::Input;
 use super::labels::{self, LabelFeed};
 use super::session::Session;
@@ -57,6 +57,8 @@ pub struct PreparedModality {
     pub steps: String,
     /// Whether all of it lies on the device.
     pub resident: bool,
+    /// Whether only its non-zeros do.
+    pub sparse: bool,
 }
 
 pub(super) struct Preparation {
@@ -147,6 +149,9 @@ impl Preparation {
             class_counts: &class_counts,
         };
         (request.model.resolve)(&mut settings, &facts)?;
+        let mut room = feed::room(&device);
+        let ways = feed::ways(&device, &mut room, dataset, &inputs, &mut settings)?;
+        let fed: Vec<[bool; 2]> = ways.iter().map(|way| [way.resident, way.sparse.is_some()]).collect();
         let described = device.describe();
         let run = open_run(request, &settings, &described)?;
         let (inferred, device) = match (request.model.inference)(&settings, &modalities)? {
@@ -157,8 +162,6 @@ impl Preparation {
                 (Some(made.0), made.1)
             }
         };
-        let mut room = feed::room(&device);
-        let resident = feed::resident(&mut room, dataset, &inputs);
         let mut step = Step::new(device, request.seed, request.precision)?;
         let model = (request.model.build)(&mut step, &settings, &modalities)?;
         let stages = stages(&*model, &settings)?;
@@ -188,10 +191,7 @@ impl Preparation {
         let slots = plans.iter().chain(&held).map(Plan::slots).max().unwrap_or(0);
         let batch = plans.iter().map(Plan::batch).max().unwrap_or(0);
         let batch = batch.max(held.as_ref().map_or(0, |h| h.slots().min(2 * batch)));
-        let mut feeds = Vec::new();
-        for (m, p) in inputs.iter_mut().enumerate() {
-            feeds.push(Feed::new(&mut step, dataset, m, p, slots, batch, resident[m])?);
-        }
+        let feeds = Feeds::new(&mut step, dataset, &mut inputs, ways, slots, batch)?;
         let blocks = match inferred {
             None => None,
             Some(f) => {
@@ -210,7 +210,8 @@ impl Preparation {
                 features,
                 missing: data.facts().missing as f64 / (data.cells() * features).max(1) as f64,
                 steps: inputs[m].describe(),
-                resident: resident[m],
+                resident: fed[m][0],
+                sparse: fed[m][1],
             }
         };
         let plan = &plans[plans.len() - 1];

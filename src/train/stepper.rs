@@ -1,10 +1,8 @@
 //! One training step, and one pass over held-out cells: what the training loop and `couplet bench step` call alike.
 
 use super::correspondence::Blocks;
-use super::feed::Feed;
-use super::input::Input;
+use super::feed::Feeds;
 use super::labels::LabelFeed;
-use crate::data::dataset::Dataset;
 use crate::data::plan::Plan;
 use crate::device::launch::GraphId;
 use crate::engine::ops::ledger::Ledger;
@@ -18,12 +16,9 @@ use std::ops::Range;
 pub const MOST_MODALITIES: usize = 16;
 const MOST_PAIRS: usize = MOST_MODALITIES * (MOST_MODALITIES - 1) / 2;
 
-/// The dataset and its modalities' way in, from which rows are staged.
-pub type Data<'a> = (&'a Dataset, &'a mut [Input]);
-
 /// What a step needs besides the model: the modalities' way in, the pairs' weights, optimisers and the ledger of its loss terms.
 pub struct Stepper {
-    feeds: Vec<Feed>,
+    feeds: Feeds,
     /// An epoch's weights [slots, 1], a pair each; none where every slot is a pair.
     weights: Vec<Var>,
     /// The inferred correspondence, for a model that learns from it.
@@ -60,8 +55,8 @@ struct Taken {
 
 /// How a minibatch's parts reach the device.
 pub struct Ways {
-    /// One a modality.
-    pub feeds: Vec<Feed>,
+    /// The modalities'.
+    pub feeds: Feeds,
     /// The inferred correspondence, for a model that learns from one.
     pub blocks: Option<Blocks>,
     /// The labels, for a model that learns from them.
@@ -143,9 +138,7 @@ impl Stepper {
 
     /// Takes over an epoch's order and weights, for training or for held-out cells.
     pub fn begin_epoch(&mut self, s: &mut Step, plan: &Plan, training: bool) -> Result<()> {
-        for feed in &mut self.feeds {
-            feed.set_order(s, plan)?;
-        }
+        self.feeds.set_order(s, plan, training)?;
         // Held-out cells are in no correspondence.
         if let Some(blocks) = self.blocks.as_mut().filter(|_| training) {
             blocks.set_order(s, plan)?;
@@ -161,21 +154,9 @@ impl Stepper {
     }
 
     /// Training step `number` (from 1), the `in_stage`-th of its stage, on the slots from `start`.
-    pub fn step(
-        &mut self,
-        s: &mut Step,
-        model: &dyn Model,
-        data: Option<Data>,
-        plan: &Plan,
-        [number, in_stage]: [u64; 2],
-        start: usize,
-    ) -> Result<()> {
+    pub fn step(&mut self, s: &mut Step, model: &dyn Model, plan: &Plan, [number, in_stage]: [u64; 2], start: usize) -> Result<()> {
         let rows = plan.batch();
-        if let Some((dataset, inputs)) = data {
-            for (feed, p) in self.feeds.iter_mut().zip(inputs) {
-                feed.stage(s, dataset, p, plan, start, rows)?;
-            }
-        }
+        self.feeds.stage(s, start, rows)?;
         if let Some(blocks) = &mut self.blocks {
             blocks.stage(s, plan, start, rows)?;
         }
@@ -245,9 +226,7 @@ impl Stepper {
             labels: [Var::NONE; MOST_MODALITIES],
             inferred: Var::NONE,
         };
-        for (x, feed) in given.x.iter_mut().zip(&self.feeds) {
-            *x = feed.minibatch(s, rows);
-        }
+        self.feeds.minibatch(s, rows, &mut given.x);
         for (p, &w) in given.pairs.iter_mut().zip(&self.weights).filter(|(_, w)| !w.is_none()) {
             *p = s.window(w, rows);
         }
@@ -292,18 +271,8 @@ impl Stepper {
 
     /// The loss terms of the slots `start .. start + rows` in evaluation: nothing is dropped, nothing learned. A term that needs what
     /// these cells do not have is `None`.
-    pub fn evaluate(
-        &mut self,
-        s: &mut Step,
-        model: &dyn Model,
-        (dataset, inputs): Data,
-        plan: &Plan,
-        start: usize,
-        rows: usize,
-    ) -> Result<Vec<Option<f64>>> {
-        for (feed, p) in self.feeds.iter_mut().zip(inputs) {
-            feed.stage(s, dataset, p, plan, start, rows)?;
-        }
+    pub fn evaluate(&mut self, s: &mut Step, model: &dyn Model, plan: &Plan, start: usize, rows: usize) -> Result<Vec<Option<f64>>> {
+        self.feeds.stage(s, start, rows)?;
         let mut values = Vec::new();
         for phase in 0..self.optimisers.len() {
             if !self.stage.1.contains(&phase) {
@@ -372,19 +341,9 @@ impl Stepper {
     }
 
     /// Plays the step that stopped again, launch by launch, and names the first operation whose result is not finite.
-    pub fn culprit(
-        &mut self,
-        s: &mut Step,
-        model: &dyn Model,
-        (dataset, inputs): Data,
-        plan: &Plan,
-        [number, in_stage]: [u64; 2],
-        phase: usize,
-    ) -> Result<String> {
+    pub fn culprit(&mut self, s: &mut Step, model: &dyn Model, plan: &Plan, [number, in_stage]: [u64; 2], phase: usize) -> Result<String> {
         let start = (in_stage as usize - 1) % plan.steps() * plan.batch();
-        for (feed, p) in self.feeds.iter_mut().zip(inputs) {
-            feed.stage(s, dataset, p, plan, start, plan.batch())?;
-        }
+        self.feeds.stage(s, start, plan.batch())?;
         if let Some(blocks) = &mut self.blocks {
             blocks.stage(s, plan, start, plan.batch())?;
         }

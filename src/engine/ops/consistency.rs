@@ -17,10 +17,14 @@ use crate::engine::{Knob, Step, Var};
 static CONSISTENCY: Op = Op { name: "consistency", backward };
 
 impl Step {
-    /// λ a + (1 - λ) b of two minibatches, cells matched by their place. a, b [B, D]; result [B, D].
+    /// λ a + (1 - λ) b of two minibatches, cells matched by their place; sparse if both are. a, b [B, D]; result [B, D].
     #[track_caller]
     pub fn mix(&mut self, a: Var, b: Var, lambda: Knob) -> Var {
         assert_eq!(self.dims(a), self.dims(b), "mix: two minibatches of one size");
+        if let Some(mixed) = self.mixed_sparse(a, b, lambda) {
+            return mixed;
+        }
+        let [a, b] = [a, b].map(|v| self.dense(v));
         let y = self.alloc(self.dims(a));
         if self.on_cpu() {
             let lambda = self.value(lambda);

@@ -15,13 +15,17 @@ use crate::engine::{Step, Var};
 static LINEAR: Op = Op { name: "linear", backward };
 
 impl Step {
-    /// f(x·Wᵀ + b). x [B, D], w [H, D], b [1, H] or [`Var::NONE`]; result [B, H].
+    /// f(x·Wᵀ + b), of a sparse x without making it dense (`ops/sparse.rs`). x [B, D], w [H, D], b [1, H] or [`Var::NONE`]; result [B, H].
     #[track_caller]
     pub fn linear(&mut self, x: Var, w: Var, b: Var, activation: Activation) -> Var {
         let ([n, d], [h, cols]) = (self.dims(x), self.dims(w));
         assert_eq!(d, cols, "linear: inner sizes differ: x is [cells {n}, features {d}], W is [hidden {h}, features {cols}]");
         let y = self.alloc([n, h]);
-        self.gemm(Layout::NT, y, x, w, false, Some(Epilogue { bias: b, activation }));
+        if self.is_sparse(x) {
+            self.sparse_linear(y, x, w, b, activation);
+        } else {
+            self.gemm(Layout::NT, y, x, w, false, Some(Epilogue { bias: b, activation }));
+        }
         self.record(&LINEAR, [x, w, b], y, [activation.parameter(), 0.0, 0.0, 0.0], [activation.code() as u32, 0, 0, 0]);
         y
     }
@@ -53,7 +57,11 @@ fn backward(s: &mut Step, node: &Node) {
     let du = s.activation_backward(Activation::from_code(node.n[0] as i32, node.k[0]), node.y, dy);
     if s.wants(w) {
         let (dw, add) = s.grad_slot(w);
-        s.gemm(Layout::TN, dw, du, x, add, None);
+        if s.is_sparse(x) {
+            s.sparse_weight_gradient(dw, du, x, add);
+        } else {
+            s.gemm(Layout::TN, dw, du, x, add, None);
+        }
     }
     if s.wants(b) {
         let (db, add) = s.grad_slot(b);

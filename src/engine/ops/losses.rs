@@ -55,6 +55,7 @@ impl Step {
         let ([rows, cols], name) = (self.dims(y), op.name);
         assert_eq!(self.dims(target), [rows, cols], "{name}: y is [{rows}, {cols}], the target is {:?}", self.dims(target));
         assert!(weights.is_none() || self.size(weights) == rows, "{name}: one weight a row");
+        let target = self.dense(target);
         let absolute = std::ptr::eq(op, &MAE);
         // loss [1, 1]; totals: Σ of squares, N; partial: the same a row
         let (loss, totals) = (self.alloc([1, 1]), self.alloc([1, 2]));

@@ -33,6 +33,7 @@ pub mod rows;
 pub mod shape;
 pub mod sinkhorn;
 pub mod small;
+mod sparse;
 pub mod spectrum;
 pub mod tables;
 #[cfg(test)]
@@ -145,6 +146,21 @@ mod tests {
         average.step(&mut s, &ledger);
         s.clamp_min(w, -1.0, &ledger);
 
+        // A sparse minibatch: two terms and a base.
+        s.forget_gradients();
+        let rows_of = |s: &mut Step, salt: u32| {
+            let base = s.constant([1, p], &values(p, salt));
+            super::sparse::testing::rows_of(s, [rows, p], &values(rows * p, salt), base)
+        };
+        let (one, two) = (rows_of(&mut s, 1), rows_of(&mut s, 2));
+        let [one, two] = [one, two].map(|r| s.sparse(&r, rows));
+        let plain = super::sparse::testing::rows_of(&mut s, [rows, p], &values(rows * p, 8), Var::NONE);
+        let (target, logits) = (s.sparse(&plain, rows), s.leaf([rows, p], &[0.5; 36]));
+        s.bce_with_logits(logits, target, 3.0);
+        let both = s.mix(one, two, knob);
+        let y = s.linear(both, w, Var::NONE, Relu);
+        let near = s.mean_square(y, both);
+        s.backward(&[(near, Weight::Fixed(1.0))]);
         // The matrix product's other sizes: a long k is shared by blocks, a large C is cut into wide tiles.
         let (long, bias) = (s.constant([4, 2048], &values(8192, 4)), s.constant([1, 4], &[1.0; 4]));
         s.linear(long, long, bias, Relu);

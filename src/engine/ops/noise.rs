@@ -43,6 +43,7 @@ impl Step {
         if !noise_sd.is_none() {
             assert_eq!(self.dims(noise_sd), [1, cols], "corrupt: noise_sd has one value a feature, x is [cells {rows}, features {cols}]");
         }
+        let x = self.dense(x);
         let (sd, p) = if self.training() { (noise_sd, dropout) } else { (Var::NONE, 0.0) };
         let (n, scale) = (rows * cols, survivors_scale(p));
         let y = self.alloc([rows, cols]);
@@ -104,6 +105,7 @@ impl Step {
         if !self.training() || p == 0.0 {
             return x;
         }
+        let x = self.dense(x);
         let (n, scale) = (self.size(x), survivors_scale(p));
         let y = self.alloc(self.dims(x));
         if self.on_cpu() {

@@ -33,6 +33,10 @@ impl Step {
     pub fn rows_part(&mut self, x: Var, first: usize, rows: usize) -> Var {
         let [all, cols] = self.dims(x);
         assert!(first + rows <= all, "rows_part: rows {first}..{} of {all}", first + rows);
+        if rows == all && self.is_sparse(x) {
+            return x;
+        }
+        let x = self.dense(x);
         let flat = self.part(x, first * cols, rows * cols);
         let y = self.reshaped(flat, [rows, cols]);
         self.record(&ROWS_PART, [x], y, [0.0; 4], [first as u32, 0, 0, 0]);
@@ -63,7 +67,7 @@ impl Step {
         let mut first = 0;
         for (x, &part) in x.iter_mut().zip(parts) {
             assert_eq!(self.dims(part)[1], cols, "stacked: parts of one width");
-            let n = self.size(part);
+            let (n, part) = (self.size(part), self.dense(part));
             let to = self.part(y, first, n);
             self.copy(to, part);
             (*x, first) = (part, first + n);

@@ -64,22 +64,28 @@ impl ImageDecoder {
     }
 }
 
+/// A space's: the code, how sure it is where that is asked for, and the columns that both are given.
+struct Head {
+    code: Linear,
+    spread: Option<Linear>,
+    columns: [usize; 2],
+}
+
 /// From images to their spaces.
 pub(super) struct ImageEncoder {
     layers: Vec<(Conv, Option<BatchNorm>)>,
-    /// A head a space, and the columns that it is given.
-    heads: Vec<(Linear, usize, usize)>,
+    heads: Vec<Head>,
 }
 
 impl ImageEncoder {
-    /// A head for each of `spaces`, a name and a width; of two the second is given the last `own` channels.
+    /// A head for each of `spaces`, a name and a width, two where they are variational; the second space is given the last `own` channels.
     pub(super) fn new(
         s: &mut Step,
         name: &str,
         group: Group,
         [c, h, w]: [usize; 3],
         (channels, own): (&[usize], usize),
-        spaces: &[(&str, usize)],
+        (spaces, variational): (&[(&str, usize)], bool),
     ) -> Result<ImageEncoder> {
         let count = channels.len();
         let mut layers = Vec::with_capacity(count);
@@ -95,22 +101,41 @@ impl ImageEncoder {
         for (at, (space, d)) in spaces.iter().enumerate() {
             let channels = if spaces.len() < 2 { last } else { [last - own, own][at] };
             let columns = channels * pixels;
-            heads.push((Linear::fan_in(s, &format!("{name}.{space}"), group, [columns, *d], Identity), first, columns));
+            let mut linear = |name: String| Linear::fan_in(s, &name, group, [columns, *d], Identity);
+            let code = linear(format!("{name}.{space}"));
+            let spread = variational.then(|| linear(format!("{name}.{space}.spread")));
+            heads.push(Head { code, spread, columns: [first, columns] });
             first += columns;
         }
         Ok(ImageEncoder { layers, heads })
     }
 
-    /// x [B, C·H·W]; one [B, width] a space.
-    pub(super) fn forward(&self, s: &mut Step, x: Var) -> [Var; 2] {
-        let h = self.layers.iter().fold(x, |h, (conv, norm)| {
+    fn layers(&self, s: &mut Step, x: Var) -> Var {
+        self.layers.iter().fold(x, |h, (conv, norm)| {
             let h = conv.forward(s, h);
             norm.map_or(h, |n| n.forward_images(s, h, LEAKY))
-        });
+        })
+    }
+
+    /// x [B, C·H·W]; one [B, width] a space.
+    pub(super) fn forward(&self, s: &mut Step, x: Var) -> [Var; 2] {
+        let h = self.layers(s, x);
         let mut codes = [Var::NONE; 2];
-        for (code, (head, first, columns)) in codes.iter_mut().zip(&self.heads) {
-            let part = s.columns_part(h, *first, *columns);
-            *code = head.forward(s, part);
+        for (code, head) in codes.iter_mut().zip(&self.heads) {
+            let part = s.columns_part(h, head.columns[0], head.columns[1]);
+            *code = head.code.forward(s, part);
+        }
+        codes
+    }
+
+    /// x [B, C·H·W]; means and log-variances [B, width], a pair a space.
+    pub(super) fn forward_with_spread(&self, s: &mut Step, x: Var) -> [(Var, Var); 2] {
+        let h = self.layers(s, x);
+        let mut codes = [(Var::NONE, Var::NONE); 2];
+        for (code, head) in codes.iter_mut().zip(&self.heads) {
+            let part = s.columns_part(h, head.columns[0], head.columns[1]);
+            let log_deviation = head.spread.as_ref().expect("a variational encoder").forward(s, part);
+            *code = (head.code.forward(s, part), s.scaled(log_deviation, 2.0));
         }
         codes
     }

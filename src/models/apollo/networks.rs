@@ -105,20 +105,27 @@ impl Decoder {
     }
 }
 
+/// A space's: a block, the code, and how sure it is where that is asked for.
+pub(super) struct Head {
+    block: Block,
+    code: Dropped,
+    spread: Option<Dropped>,
+}
+
 /// From a modality's features to its spaces.
 pub(super) enum Encoder {
     /// Two blocks, and a head a space.
-    Features([Block; 2], Vec<(Block, Dropped)>),
+    Features([Block; 2], Vec<Head>),
     /// Convolutions.
     Images(ImageEncoder),
 }
 
 impl Encoder {
-    /// A head for each of `spaces`, a name and a width.
-    pub(super) fn new(s: &mut Step, name: &str, group: Group, spaces: &[(&str, usize)], plan: &Plan) -> Result<Encoder> {
+    /// A head for each of `spaces`, a name and a width; two where it is `variational`.
+    pub(super) fn new(s: &mut Step, name: &str, group: Group, spaces: &[(&str, usize)], plan: &Plan, variational: bool) -> Result<Encoder> {
         let (features, width, dropout) = match *plan {
             Plan::Images(image, channels, own) => {
-                return Ok(Encoder::Images(ImageEncoder::new(s, name, group, image, (channels, own), spaces)?));
+                return Ok(Encoder::Images(ImageEncoder::new(s, name, group, image, (channels, own), (spaces, variational))?));
             }
             Plan::Features(features, width, dropout) => (features, width, dropout),
         };
@@ -127,7 +134,8 @@ impl Encoder {
         let mut heads = Vec::with_capacity(spaces.len());
         for (space, d) in spaces {
             let block = Block::new(s, &format!("{name}.{space}.0"), group, [width, *d], dropout)?;
-            heads.push((block, Dropped::new(s, &format!("{name}.{space}.1"), group, [*d, *d], dropout)));
+            let mut last = |part: &str| Dropped::new(s, &format!("{name}.{space}.{part}"), group, [*d, *d], dropout);
+            heads.push(Head { block, code: last("1"), spread: variational.then(|| last("spread")) });
         }
         Ok(Encoder::Features(blocks, heads))
     }
@@ -140,9 +148,25 @@ impl Encoder {
         };
         let h = blocks.iter().fold(x, |h, block| block.forward(s, h));
         let mut codes = [Var::NONE; 2];
-        for (code, (block, last)) in codes.iter_mut().zip(heads) {
-            let h = block.forward(s, h);
-            *code = last.forward(s, h, Identity);
+        for (code, head) in codes.iter_mut().zip(heads) {
+            let h = head.block.forward(s, h);
+            *code = head.code.forward(s, h, Identity);
+        }
+        codes
+    }
+
+    /// x [B, features]; means and log-variances [B, width], a pair a space.
+    pub(super) fn forward_with_spread(&self, s: &mut Step, x: Var) -> [(Var, Var); 2] {
+        let (blocks, heads) = match self {
+            Encoder::Images(encoder) => return encoder.forward_with_spread(s, x),
+            Encoder::Features(blocks, heads) => (blocks, heads),
+        };
+        let h = blocks.iter().fold(x, |h, block| block.forward(s, h));
+        let mut codes = [(Var::NONE, Var::NONE); 2];
+        for (code, head) in codes.iter_mut().zip(heads) {
+            let h = head.block.forward(s, h);
+            let log_deviation = head.spread.as_ref().expect("a variational encoder").forward(s, h, Identity);
+            *code = (head.code.forward(s, h, Identity), s.scaled(log_deviation, 2.0));
         }
         codes
     }

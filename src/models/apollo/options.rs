@@ -1,8 +1,8 @@
 //! APOLLO's options, and what of them follows from the data.
 
 use crate::error::{Error, Result};
-use crate::models::options::{Kind, OptionSpec, POSITIVE, Per, Value, option};
-use crate::models::settings::Settings;
+use crate::models::options::{Kind, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
+use crate::models::settings::{Settings, Source};
 use crate::models::{Facts, inference};
 
 const WIDTH: Kind = Kind::Int { min: 1, max: 1 << 16 };
@@ -84,6 +84,16 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     option("lr_tables", Per::Run, POSITIVE, "0.001", "learning rate of the latent vectors"),
     option("lr", Per::Run, POSITIVE, "0.0001", "learning rate of the decoders"),
     option("lr_encoders", Per::Run, POSITIVE, "auto", "learning rate of the encoders: that of the decoders (images 0.001)"),
+    option(
+        "single_step",
+        Per::Run,
+        Kind::Bool,
+        "false",
+        "the paper's ablation: variational autoencoders trained at once, without latent tables and without a second step",
+    ),
+    option("lr_single", Per::Run, POSITIVE, "0.00001", "single_step: learning rate"),
+    option("w_match", Per::Run, POSITIVE, "1", "single_step: weight of the distance to the other modalities' shared codes"),
+    option("w_kl", Per::Run, POSITIVE, "0.0000001", "single_step: weight of the divergence from the standard normal"),
     option("batch_size", Per::Run, Kind::Int { min: 2, max: 1 << 20 }, "auto", "cells of a minibatch: 512 (images 256)"),
     option("batch_size2", Per::Run, Kind::Int { min: 2, max: 1 << 20 }, "auto", "the same of the second step: as in the first"),
     option("epochs", Per::Run, COUNT, "5000", "passes of the first step, which finds latent vectors and decoders"),
@@ -93,12 +103,15 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         Per::Run,
         Kind::Int { min: 0, max: 1 << 30 },
         "0",
-        "passes of the second step without a better held-out loss before it ends; 0: it goes on to the end",
+        "passes of the last step without a better held-out loss before it ends; 0: it goes on to the end",
     ),
     option("reshuffle", Per::Run, Kind::Bool, "true", "false: minibatches are put together once, as in the published program"),
     option("cells", Per::Run, COUNT, "auto", "rows of the latent tables: the cells of the first modality"),
     option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
     inference::PREPROCESS,
+    inference::SPARSE,
+    TOP_GENES,
+    TOP_GENES_BY,
 ];
 
 pub(super) fn image_sides(settings: &Settings) -> Result<Option<usize>> {
@@ -124,7 +137,19 @@ fn in_unit_range(settings: &Settings, modality: &str) -> Result<bool> {
     Ok(steps.last().is_some_and(|s| s == "minmax-cell" || s.starts_with("divide")))
 }
 
+/// Options of latent optimisation, and of the ablation.
+const TWO_STAGES: &[&str] =
+    &["noise", "penalty", "norm", "redundancy", "untouched", "lr_tables", "lr", "lr_encoders", "batch_size2", "epochs2"];
+const ONE_STAGE: &[&str] = &["lr_single", "w_match", "w_kl"];
+
 pub(super) fn resolve(settings: &mut Settings, facts: &Facts) -> Result<()> {
+    let single = settings.get("single_step")?.flag()?;
+    let foreign = if single { TWO_STAGES } else { ONE_STAGE };
+    // What a recipe or a file says holds for either; who types an option means it.
+    let typed = settings.from_source(Source::Flag);
+    if let Some(key) = typed.iter().filter_map(|line| line.split(' ').next()).find(|key| foreign.contains(key)) {
+        return Err(Error::usage(format!("{key} says nothing with single_step={single}: leave it out")));
+    }
     let images = facts.modalities.iter().all(|m| m.image.is_some());
     let fill = |settings: &mut Settings, key: &str, n: i64| {
         if settings.get(key).is_ok_and(|s| s.is_auto()) {

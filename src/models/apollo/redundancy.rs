@@ -5,6 +5,7 @@
 //! Not in the paper: its objective has nothing against a shared factor being copied into a modality's own space, and noise makes copies
 //! useful, since two of them can be averaged. In the simulations whose answer is known this is where its separation falls short.
 
+use super::MOST_SPACES;
 use crate::engine::nn::BatchNorm;
 use crate::engine::ops::activation::Activation::Identity;
 use crate::engine::ops::batch_norm::Running;
@@ -35,14 +36,11 @@ impl Redundancy {
     /// ρ of every two of the spaces' latent vectors [B, d].
     pub(super) fn of(&self, s: &mut Step, spaces: &[Var], mut each: impl FnMut(Var)) {
         let rows = s.dims(spaces[0])[0] as f32;
-        let standard: Vec<Var> = spaces
-            .iter()
-            .zip(&self.norms)
-            .map(|(&z, norm)| {
-                let z = norm.forward(s, z, Identity);
-                s.transposed(z)
-            })
-            .collect();
+        let mut standard = [Var::NONE; MOST_SPACES];
+        for ((standard, &z), norm) in standard.iter_mut().zip(spaces).zip(&self.norms) {
+            let z = norm.forward(s, z, Identity);
+            *standard = s.transposed(z);
+        }
         // One over the number of rows, so that the product is of correlations.
         for (i, j) in pairs(spaces.len()) {
             let products = s.linear(standard[i], standard[j], Var::NONE, Identity);

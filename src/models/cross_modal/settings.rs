@@ -101,6 +101,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     ),
     option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
     inference::PREPROCESS,
+    inference::SPARSE,
     TOP_GENES,
     TOP_GENES_BY,
 ];

@@ -80,28 +80,26 @@ impl Align {
 
     pub fn losses(&self, s: &mut Step, cells: &Minibatch, losses: &mut Losses) {
         let [adv, back, profile, cycle] = self.weights;
-        let [z, a] = self.sharing.pass(s, [cells.x[0], cells.x[1]], |s, _, x| self.encoder.forward(s, x));
+        let [z, a] = self.sharing.pass(s, [cells.x[0], cells.x[1]], &self.encoder);
         let made = self.generator.as_ref().map_or(Var::NONE, |g| g.forward(s, z));
         let cycled = if back > 0.0 || cycle > 0.0 { self.encoder.forward(s, made) } else { Var::NONE };
         if let Some(codes) = &self.codes {
             let [rz, ra] = [(z, 0), (a, 1)].map(|(h, i)| s.reverse_gradient(h, self.reversals[i]));
-            let judge = |s: &mut Step, pass: usize, h: Var| codes.forward(s, pass, h);
             if back > 0.0 {
                 let rc = s.reverse_gradient(cycled, self.reversals[2]);
-                let [first, second, again] = self.sharing.pass(s, [rz, ra, rc], judge);
+                let [first, second, again] = self.sharing.pass(s, [rz, ra, rc], codes);
                 self.tell(s, losses, first, 1.0, adv);
                 self.tell(s, losses, second, 0.0, adv + back);
                 self.tell(s, losses, again, 1.0, back);
             } else {
-                let [first, second] = self.sharing.pass(s, [rz, ra], judge);
+                let [first, second] = self.sharing.pass(s, [rz, ra], codes);
                 self.tell(s, losses, first, 1.0, adv);
                 self.tell(s, losses, second, 0.0, adv);
             }
         }
         if let Some(profiles) = &self.profiles {
             let reversed = s.reverse_gradient(made, self.reversals[3]);
-            let [measured, generated] =
-                self.sharing.pass(s, [cells.x[1], reversed], |s: &mut Step, pass: usize, x: Var| profiles.forward(s, pass, x));
+            let [measured, generated] = self.sharing.pass(s, [cells.x[1], reversed], profiles);
             self.tell(s, losses, measured, 1.0, profile);
             self.tell(s, losses, generated, 0.0, profile);
         }

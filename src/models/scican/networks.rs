@@ -32,8 +32,20 @@ impl Block {
 
     fn forward(&self, s: &mut Step, x: Var) -> Var {
         let u = self.linear.forward(s, x);
+        self.after(s, u)
+    }
+
+    fn after(&self, s: &mut Step, u: Var) -> Var {
         self.norm.forward(s, u, self.activation)
     }
+}
+
+/// A network whose first layer reads every input by itself, so that sparse inputs stay sparse, before anything looks at several together.
+pub trait Network {
+    /// The first linear map.
+    fn first(&self, s: &mut Step, x: Var) -> Var;
+    /// Everything after it, in the `pass`-th pass of a step.
+    fn rest(&self, s: &mut Step, pass: usize, u: Var) -> Var;
 }
 
 /// A norm's statistics: mean and variance, states.
@@ -101,6 +113,17 @@ impl Encoder {
     }
 }
 
+impl Network for Encoder {
+    fn first(&self, s: &mut Step, x: Var) -> Var {
+        self.blocks[0].linear.forward(s, x)
+    }
+
+    fn rest(&self, s: &mut Step, _pass: usize, u: Var) -> Var {
+        let h = self.blocks[0].after(s, u);
+        self.blocks[1].forward(s, h)
+    }
+}
+
 /// A linear layer with averaged parameters: for the step under way.
 pub fn averaged(s: &mut Step, layer: &Linear, average: &MovingAverage) -> Linear {
     Linear { weight: average.of(s, layer.weight), bias: average.of(s, layer.bias), activation: layer.activation }
@@ -155,13 +178,20 @@ impl Discriminator {
         let streams = std::array::from_fn(|pass| [0, 1].map(|i| init::stream_of(&format!("{name}.{i}.dropout.{pass}"))));
         Ok(Discriminator { blocks, out, streams })
     }
+}
 
-    /// Logits [B, 1] of x [B, inputs]; the passes of a step are numbered.
-    pub fn forward(&self, s: &mut Step, pass: usize, x: Var) -> Var {
-        let h = self.blocks.iter().zip(self.streams[pass]).fold(x, |x, (block, stream)| {
-            let h = block.forward(s, x);
-            s.dropout(h, DROPOUT, stream)
-        });
+/// Logits [B, 1] of x [B, inputs]; every pass of a step is dropped out by itself.
+impl Network for Discriminator {
+    fn first(&self, s: &mut Step, x: Var) -> Var {
+        self.blocks[0].linear.forward(s, x)
+    }
+
+    fn rest(&self, s: &mut Step, pass: usize, u: Var) -> Var {
+        let streams = self.streams[pass];
+        let h = self.blocks[0].after(s, u);
+        let h = s.dropout(h, DROPOUT, streams[0]);
+        let h = self.blocks[1].forward(s, h);
+        let h = s.dropout(h, DROPOUT, streams[1]);
         self.out.forward(s, h)
     }
 }

@@ -135,6 +135,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     ),
     option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
     inference::PREPROCESS,
+    inference::SPARSE,
 ];
 
 /// Cells of a minibatch where there are enough.

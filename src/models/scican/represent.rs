@@ -152,7 +152,7 @@ impl Represent {
         // The second modality's copies are passed in any case where classes are learnt: they are part of what the norms see.
         let copied = [0, 1].map(|m| self.nce[m].iter().any(|w| *w > 0.0) || (m == 1 && self.classifier.is_some()));
         let copies = |s: &mut Step, m: usize| self.streams[m].map(|stream| s.corrupt(cells.x[m], self.noise, 0.0, stream));
-        let encode = |s: &mut Step, _: usize, x: Var| self.encoder.forward(s, x);
+        let encode = &self.encoder;
         let (mut clean, mut noisy) = (Var::NONE, [[Var::NONE; 2]; 2]);
         match (self.classifier.is_some(), copied) {
             (true, [false, _]) => {
@@ -202,7 +202,7 @@ impl Represent {
             let lambda = if s.training() { self.lambda } else { self.half };
             let encoder = self.encoder.averaged(s, &teacher.averages[0]).with(teacher.statistics);
             let head = averaged(s, &classifier, &teacher.averages[1]);
-            let said = self.sharing.pass(s, [r, t], |s, _, x| encoder.forward(s, x)).map(|h| head.forward(s, h));
+            let said = self.sharing.pass(s, [r, t], &encoder).map(|h| head.forward(s, h));
             let mixed = s.mix(r, t, lambda);
             let h = self.encoder.forward(s, mixed);
             let logits = classifier.forward(s, h);

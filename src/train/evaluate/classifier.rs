@@ -87,7 +87,7 @@ impl Trained {
             }
         }
         metrics.set_some("classifier_accuracy.chance", chance);
-        metrics.note(format!("classifier_accuracy.*: networks that learn column {column}, the mean of {REPEATS}"));
+        metrics.note(format!("classifier_accuracy.*: networks that learn column {}, the mean of {REPEATS}", labels.column));
         Ok(metrics)
     }
 }
@@ -168,8 +168,8 @@ impl Known {
             let loss = s.cross_entropy(logits, Target::Labels(known), Var::NONE);
             let loss = s.download(loss)?[0];
             losses.push(loss);
-            // Not `>=`: a loss that is no number has not fallen.
-            if epoch >= BACK && !(loss < losses[epoch - BACK]) {
+            // A loss that is no number has not fallen.
+            if epoch >= BACK && loss.partial_cmp(&losses[epoch - BACK]).is_none_or(|order| order.is_ge()) {
                 no_fall += 1;
                 if no_fall == PATIENCE {
                     break;

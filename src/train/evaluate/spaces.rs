@@ -11,7 +11,7 @@
 use super::Trained;
 use crate::data::Dataset;
 use crate::data::labels::Labels;
-use crate::data::split::Split;
+use crate::data::split::{self, Split};
 use crate::error::Result;
 use crate::metrics::silhouette::{EXACT, silhouette};
 use crate::metrics::{Matrix, Metrics, linear};
@@ -88,23 +88,23 @@ impl Trained {
         Ok(())
     }
 
-    /// The learned tables of the run, where it keeps any and the dataset is its own.
+    /// The learned tables of the run, where it keeps any and the dataset is its own: a row a cell of the first modality, of which those have
+    /// learnt that training saw in every modality.
     fn tables(&self, dataset: &Dataset, split: &Split, metrics: &mut Metrics) -> Vec<Code> {
+        let (links, k) = (dataset.links(), dataset.modalities().len());
+        let used = split::keep_pairs(&split.training_units(dataset), self.config.paired, self.config.seed);
+        let whole = used.into_iter().filter(|&u| links.confidence(u) > 0.0 && (0..k).all(|m| links.row(u, m).is_some()));
+        let cells: Vec<u32> = whole.filter_map(|u| links.row(u, 0)).collect();
+        let own = dataset.modalities().iter().map(|d| (d.name(), format!("table.specific.{}", d.name())));
         let mut codes = Vec::new();
-        let own = dataset.modalities().iter().enumerate().map(|(m, d)| (m, d.name(), format!("table.specific.{}", d.name())));
-        for (modality, tensor, name) in std::iter::once((0, SHARED, format!("table.{SHARED}"))).chain(own) {
+        for (tensor, name) in std::iter::once((SHARED, format!("table.{SHARED}"))).chain(own) {
             let Some(([rows, width], values)) = self.tensor(&format!("table.{tensor}")) else { continue };
-            let (all, training) = (dataset.modality(modality).cells(), split.training(modality));
-            // A row a cell, or a row a training cell in their order.
-            let cells: Vec<u32> = match rows {
-                n if n == all => (0..n as u32).collect(),
-                n if n == training.len() => training,
-                _ => {
-                    metrics.note(format!("the {rows} rows of the run's {tensor} table are not of this dataset's cells: left out"));
-                    continue;
-                }
-            };
-            codes.push(Code { name, modality, width, values: values.to_vec(), cells });
+            if rows != dataset.modality(0).cells() {
+                metrics.note(format!("the {rows} rows of the run's {tensor} table are not of this dataset's cells: left out"));
+                continue;
+            }
+            let values = Matrix::new(values, rows, width).gather(&cells);
+            codes.push(Code { name, modality: 0, width, values, cells: cells.clone() });
         }
         codes
     }

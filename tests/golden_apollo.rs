@@ -1,0 +1,329 @@
+//! APOLLO against values computed by PyTorch in float64 from the specification, out of PyTorch's own layers, losses and optimisers
+//! (tests/golden/apollo/make.py says which and how), its noise and dropout included, which come from the same Philox streams: every loss term
+//! of the steps of both stages, the gradients of the first by name, parameters, running statistics and latent tables after either stage,
+//! rows that minibatches leave out among them, and what is made of held-out cells; on every device that answers.
+
+#![cfg(feature = "models")]
+
+use couplet::device::Device;
+use couplet::engine::ops::ledger::Ledger;
+use couplet::engine::optim::Optimiser;
+use couplet::engine::{Precision, Step, Var};
+use couplet::models::settings::Settings;
+use couplet::models::{Facts, Losses, Minibatch, Modality, Model, by_name};
+use safetensors::tensor::Dtype;
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Adam's 1 - β₁: the first moment after the first step, over the gradient.
+const FRESH: f64 = 0.1;
+/// Minibatches of an epoch.
+const BATCHES: usize = 2;
+
+/// As a snapshot has them.
+type Tensor = (String, [usize; 2], Vec<f32>);
+
+/// A fixture, and the device that it is checked on.
+struct Case {
+    label: String,
+    config: Json,
+    tensors: BTreeMap<String, Vec<f64>>,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/apollo")
+}
+
+impl Case {
+    fn read(name: &str) -> Case {
+        let path = folder().join(format!("{name}.safetensors"));
+        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("a safetensors header");
+        let config = serde_json::from_str(&header.metadata().as_ref().expect("metadata")["config"]).expect("the configuration");
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
+        let values = |t: safetensors::tensor::TensorView<'_>| match t.dtype() {
+            Dtype::F32 => t.data().chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
+            other => panic!("a tensor of {other:?}"),
+        };
+        Case { label: name.into(), config, tensors: file.tensors().into_iter().map(|(name, t)| (name, values(t))).collect() }
+    }
+
+    fn values(&self, key: &str) -> &[f64] {
+        self.tensors.get(key).unwrap_or_else(|| panic!("{}: no tensor {key}", self.label))
+    }
+
+    fn floats(&self, key: &str) -> Vec<f32> {
+        self.values(key).iter().map(|&v| v as f32).collect()
+    }
+
+    fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a [f64])> {
+        self.tensors.iter().filter_map(move |(k, v)| Some((k.strip_prefix(prefix)?, v.as_slice())))
+    }
+
+    fn number(&self, key: &str) -> usize {
+        self.config[key].as_u64().expect("a number") as usize
+    }
+
+    fn list<'a, T>(&'a self, key: &str, of: impl Fn(&'a Json) -> Option<T>) -> Vec<T> {
+        self.config[key].as_array().expect("a list").iter().map(|v| of(v).expect("an element of its kind")).collect()
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.list("names", Json::as_str)
+    }
+
+    #[track_caller]
+    fn close(&self, what: &str, got: &[f32], expected: &[f64], allowed: f64) {
+        assert_eq!(got.len(), expected.len(), "{}: {what}: length", self.label);
+        let error = norm(got.iter().zip(expected).map(|(&g, e)| f64::from(g) - e));
+        assert!(
+            error <= allowed,
+            "{}: {what}: off by {error:.2e}, allowed {allowed:.2e}\n got {got:?}\n expected {expected:?}",
+            self.label
+        );
+    }
+
+    fn modalities(&self) -> Vec<Modality> {
+        let sizes = self.list("sizes", |s| s.as_array().map(|s| s.iter().map(|n| n.as_u64().expect("a size") as usize).collect()));
+        let modality = |(name, size): (&str, Vec<usize>)| {
+            let features = size.iter().product();
+            Modality { name: name.into(), features, deviations: vec![1.0; features], image: size.try_into().ok() }
+        };
+        self.names().into_iter().zip(sizes).map(modality).collect()
+    }
+
+    fn settings(&self, modalities: &[Modality]) -> Settings {
+        let spec = by_name("apollo").expect("the model");
+        let names: Vec<String> = modalities.iter().map(|m| m.name.clone()).collect();
+        let mut settings = Settings::new(spec.name, spec.options, &names).expect("default settings");
+        settings.apply_flags(&self.list("flags", |f| f.as_str().map(String::from))).expect("the case's settings");
+        let rows = self.number("rows");
+        let facts = Facts { modalities, cells: rows, fewest: rows, rows, ..Facts::default() };
+        (spec.resolve)(&mut settings, &facts).expect("resolved settings");
+        settings
+    }
+
+    fn check(mut self, device: Device, device_name: &str) {
+        self.label = format!("{} on {device_name}", self.label);
+        let modalities = self.modalities();
+        let settings = self.settings(&modalities);
+        let mut s = Step::new(device, self.config["seed"].as_u64().expect("a seed"), Precision::F32).expect("a step");
+        let model = (by_name("apollo").expect("the model").build)(&mut s, &settings, &modalities).expect("the model");
+        let rows = self.number("rows");
+        let order = s.resident([1, rows]).expect("memory");
+        let (mut optimisers, mut ledgers) = (Vec::new(), Vec::new());
+        for (p, phase) in model.phases().iter().enumerate() {
+            let of_group = |&(g, rule): &(usize, _)| Optimiser::new(&mut s, &format!("{p}.{g}"), g, rule).expect("an optimiser");
+            optimisers.push(phase.moves.iter().map(of_group).collect::<Vec<_>>());
+            ledgers.push(Ledger::new(&mut s, model.terms(p).len()).expect("a ledger"));
+        }
+        let mut before = self.set_weights(&mut s);
+
+        let (mut step, mut epoch) = (0, 0);
+        for (phase, epochs) in self.list("epochs", Json::as_u64).into_iter().enumerate() {
+            let mut in_stage = 0;
+            for _ in 0..epochs {
+                let cells: Vec<usize> = self.values(&format!("order/{epoch}")).iter().map(|&c| c as usize).collect();
+                s.end();
+                s.upload(order, &cells.iter().map(|&c| c as u32).collect::<Vec<_>>()).expect("an upload");
+                for batch in 0..BATCHES {
+                    (step, in_stage) = (step + 1, in_stage + 1);
+                    let start = batch * self.number("batch");
+                    let cells = &cells[start..start + self.number("batch")];
+                    optimisers[phase].iter_mut().for_each(|o| o.set_step(&mut s, in_stage, 1.0));
+                    s.begin(true, step, start).expect("begin");
+                    let groups: Vec<usize> = optimisers[phase].iter().map(Optimiser::group).collect();
+                    s.train_only(|g| groups.contains(&g));
+                    let losses = self.losses(&mut s, model.as_ref(), phase, cells, order);
+                    self.check_terms(&mut s, model.terms(phase), &losses, &format!("term/{step}/"));
+                    ledgers[phase].add(&mut s, &losses.iter().map(|(v, _)| *v).collect::<Vec<_>>());
+                    s.backward(&losses);
+                    if step == 1 {
+                        self.check_gradients(&mut s);
+                    }
+                    optimisers[phase].iter_mut().for_each(|o| o.step(&mut s, &ledgers[phase]));
+                    if step == 1 {
+                        self.check_table_gradients(&mut s, cells);
+                    }
+                    s.train_only(|_| true);
+                }
+                epoch += 1;
+            }
+            // A later stage reads what an earlier one has left, and so does a checkpoint.
+            s.settle_tables();
+            before = self.check_after(&mut s, &before, ["one", "two"][phase]);
+        }
+        self.check_held_out(&mut s, model.as_ref(), order);
+        s.finish().expect("no device error");
+    }
+
+    /// The terms of a minibatch of these cells.
+    fn losses(&self, s: &mut Step, model: &dyn Model, phase: usize, cells: &[usize], order: Var) -> Losses {
+        let x: Vec<Var> = self.names().iter().map(|name| self.data(s, name, cells)).collect();
+        let pairs = vec![Var::NONE; x.len() * (x.len() - 1) / 2];
+        let cells =
+            Minibatch { x: &x, pairs: &pairs, inferred: Var::NONE, labels: &[], anchors: 0, shared: &[], cells: order, stage: phase };
+        let mut losses = Vec::new();
+        model.losses(s, phase, &cells, &mut losses);
+        losses
+    }
+
+    /// The cells' features.
+    fn data(&self, s: &mut Step, name: &str, cells: &[usize]) -> Var {
+        let all = self.floats(&format!("x/{name}"));
+        let features = all.len() / self.number("rows");
+        let of_cells: Vec<f32> = cells.iter().flat_map(|c| all[c * features..(c + 1) * features].to_vec()).collect();
+        s.constant([cells.len(), features], &of_cells)
+    }
+
+    /// Gives parameters and tables the fixture's values; both sides must know the same of them.
+    fn set_weights(&self, s: &mut Step) -> Vec<Tensor> {
+        let mut of_model: Vec<String> = s.params().parameters().map(|(name, ..)| name.to_string()).collect();
+        of_model.extend(s.params().states().map(|(name, ..)| name.to_string()).filter(|name| name.starts_with("table.")));
+        of_model.sort();
+        assert_eq!(of_model, self.under("init/").map(|(name, _)| name).collect::<Vec<_>>(), "{}: parameters and tables", self.label);
+        let start: BTreeMap<String, ([usize; 2], Vec<f32>)> = (s.snapshot().expect("a snapshot").into_iter())
+            .map(|(name, dims, first)| {
+                let values = if of_model.contains(&name) { self.floats(&format!("init/{name}")) } else { first };
+                (name, (dims, values))
+            })
+            .collect();
+        s.restore(|name| start.get(name).map(|(dims, values)| (*dims, values.as_slice()))).expect("the weights");
+        s.snapshot().expect("a snapshot")
+    }
+
+    /// Exactly the fixture's terms are there, with its values.
+    fn check_terms(&self, s: &mut Step, terms: &[String], losses: &Losses, prefix: &str) {
+        assert_eq!(losses.len(), terms.len(), "{}: terms", self.label);
+        let mut seen = Vec::new();
+        for (name, &(v, _)) in terms.iter().zip(losses).filter(|(_, (v, _))| !v.is_none()) {
+            let expected = self.values(&format!("{prefix}{name}"));
+            self.close(&format!("{prefix}{name}"), &s.download(v).expect("a term"), expected, 1e-4 * expected[0].abs());
+            seen.push(name.as_str());
+        }
+        seen.sort();
+        assert_eq!(seen, self.under(prefix).map(|(name, _)| name).collect::<Vec<_>>(), "{}: terms of {prefix}", self.label);
+    }
+
+    /// Of the parameters that the first stage moves; the others have none.
+    fn check_gradients(&self, s: &mut Step) {
+        let parameters: Vec<(String, Var)> = s.params().parameters().map(|(name, v, _)| (name.to_string(), v)).collect();
+        for (name, v) in parameters {
+            match (s.grad(v), self.tensors.get(&format!("grad/{name}"))) {
+                (Some(g), Some(expected)) => {
+                    let got = s.download(g).expect("a gradient");
+                    self.close(&format!("gradient of {name}"), &got, expected, 1e-4 * norm(expected.iter().copied()));
+                }
+                (got, expected) => {
+                    assert!(got.is_none() && expected.is_none(), "{}: {name}: a gradient on one side alone", self.label);
+                    assert!(name.starts_with("enc."), "{}: {name} has no gradient", self.label);
+                }
+            }
+        }
+    }
+
+    /// Of the tables' rows: what the first step has made of moments that were zero.
+    fn check_table_gradients(&self, s: &mut Step, cells: &[usize]) {
+        let moments: Vec<_> = s.params().states().map(|(name, v, dims)| (name.to_string(), v, dims)).collect();
+        let mut seen = 0;
+        for (name, expected) in self.under("grad/table.") {
+            let moment = format!("adam.table.{name}.m");
+            let &(_, v, [_, d]) = moments.iter().find(|(n, ..)| *n == moment).unwrap_or_else(|| panic!("{}: no {moment}", self.label));
+            let got: Vec<f32> = s.download(v).expect("a moment").iter().map(|m| (f64::from(*m) / FRESH) as f32).collect();
+            self.close(&format!("gradient of table {name}"), &got, expected, 1e-4 * norm(expected.iter().copied()));
+            let outside = got.chunks_exact(d).enumerate().filter(|(c, _)| !cells.contains(c)).flat_map(|(_, g)| g);
+            assert!(outside.copied().all(|g| g == 0.0), "{}: table {name}: a row outside the minibatch has a gradient", self.label);
+            seen += 1;
+        }
+        assert_eq!(seen, moments.iter().filter(|(n, ..)| n.starts_with("table.")).count(), "{}: tables", self.label);
+    }
+
+    /// What a stage moves is where it ought to be, measured by how far it went; what it leaves alone has not moved by a bit.
+    fn check_after(&self, s: &mut Step, before: &[Tensor], stage: &str) -> Vec<Tensor> {
+        let mut seen = 0;
+        let all = s.snapshot().expect("a snapshot");
+        assert_eq!(all.len(), before.len(), "{}: parameters and states", self.label);
+        for ((name, [_, d], got), (_, _, from)) in all.iter().zip(before) {
+            let Some(expected) = self.tensors.get(&format!("{stage}/{name}")) else {
+                // Which redundancy's norms do not use.
+                let of_no_account = name.starts_with("adam.") || name.starts_with("redundancy.");
+                assert!(of_no_account || got == from, "{}: {name} has moved in stage {stage}", self.label);
+                continue;
+            };
+            seen += 1;
+            let moved = norm(expected.iter().zip(from).map(|(e, f)| e - f64::from(*f)));
+            let allowed = 3e-4 * moved + 1e-6 * norm(expected.iter().copied());
+            self.close(&format!("{name} after stage {stage}"), got, expected, allowed);
+            if name.starts_with("table.") {
+                let held = (self.number("rows") - self.number("held")) * d;
+                assert!(got[held..] == from[held..], "{}: {name}: a held-out row has moved", self.label);
+            }
+        }
+        assert_eq!(seen, self.under(&format!("{stage}/")).count(), "{}: what stage {stage} moves", self.label);
+        all
+    }
+
+    /// The held-out terms, codes, and features of the modality's own code and of another's.
+    fn check_held_out(&self, s: &mut Step, model: &dyn Model, order: Var) {
+        let rows = self.number("rows");
+        let cells: Vec<usize> = (rows - self.number("held")..rows).collect();
+        s.begin(false, 0, 0).expect("begin");
+        let losses = self.losses(s, model, 1, &cells, order);
+        self.check_terms(s, model.terms(1), &losses, "held/");
+        let names = self.names();
+        let x: Vec<Var> = names.iter().map(|name| self.data(s, name, &cells)).collect();
+        let codes: Vec<Var> = (0..names.len()).map(|m| model.encode(s, m, x[m])).collect();
+        for (m, name) in names.iter().enumerate() {
+            let own = model.decode(s, m, codes[m]);
+            let cross = model.decode_other(s, m, codes[(m + names.len() - 1) % names.len()]);
+            for (what, v) in [("code", codes[m]), ("self", own), ("cross", cross)] {
+                let expected = self.values(&format!("eval/{what}.{name}"));
+                self.close(&format!("{what}.{name}"), &s.download(v).expect("a matrix"), expected, 1e-4 * norm(expected.iter().copied()));
+            }
+        }
+    }
+}
+
+fn norm(v: impl Iterator<Item = f64>) -> f64 {
+    v.map(|v| v * v).sum::<f64>().sqrt()
+}
+
+fn check(case: &str) {
+    Case::read(case).check(Device::cpu(), "cpu");
+    #[cfg(feature = "emulated")]
+    Case::read(case).check(Device::emulated(3), "emulated");
+    #[cfg(feature = "cuda")]
+    match Device::cuda(0) {
+        Ok(gpu) => Case::read(case).check(gpu, "cuda"),
+        Err(why) => eprintln!("{case}: not checked on a GPU: {why}"),
+    }
+}
+
+macro_rules! cases {
+    ($($test:ident $case:literal)*) => { $(#[test] fn $test() { check($case); })* };
+}
+
+cases! {
+    cross_entropy_and_squares_of_two_modalities_match_pytorch "two"
+    three_modalities_with_squared_lengths_and_redundancy_match_pytorch "three-redundancy"
+    a_shared_space_alone_matches_pytorch "three-shared-alone"
+    rows_that_stay_and_no_decoders_of_the_shared_space_match_pytorch "no-shared-decoders-lazy"
+    images_match_pytorch "images"
+    images_of_a_shared_space_alone_match_pytorch "images-shared-alone"
+}
+
+/// Every fixture is used.
+#[test]
+fn every_fixture_has_a_test() {
+    let source = include_str!("golden_apollo.rs");
+    let mut seen = 0;
+    for path in std::fs::read_dir(folder()).expect("the folder of fixtures").map(|e| e.expect("an entry").path()) {
+        if path.extension().is_some_and(|e| e == "safetensors") {
+            let name = path.file_stem().and_then(|s| s.to_str()).expect("a name");
+            assert!(source.contains(&format!("_pytorch \"{name}\"")), "{name}.safetensors is not tested");
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, source.matches("_pytorch \"").count(), "fixtures");
+}
