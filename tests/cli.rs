@@ -785,7 +785,7 @@ fn shuffling_by_blocks_is_kept_and_a_run_goes_on_with_it() {
     train("b", &["--shuffle", "block"]);
     train("c", &[]);
     assert!(weights("a") == weights("b") && weights("a") != weights("c"));
-    assert!(fs::read_to_string(format!("{}/config.toml", path("a"))).unwrap().contains("shuffle = \"block\""));
+    assert!(fs::read_to_string(format!("{}/config.toml", path("a"))).unwrap().contains("shuffle_by = \"block\""));
     refused(
         &[&["train", "coupled", &data, "--out", &path("a"), "--resume", "--shuffle", "exact"][..], &QUICK].concat(),
         &["shuffle = block, not exact"],
