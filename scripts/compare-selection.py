@@ -56,6 +56,10 @@ def main():
         start = time.time()
         table = sc.pp.highly_variable_genes(data, flavor=flavor, n_top_genes=wanted, inplace=False)
         theirs = set(np.flatnonzero(table["highly_variable"].to_numpy()))
+        scores = table["variances_norm" if ours == "seurat-v3" else "dispersions_norm"].fillna(-np.inf).to_numpy()
+        cut = np.sort(scores)[::-1][wanted - 1]
+        ties = sum(abs(scores[g] - cut) <= 1e-6 * abs(cut) for g in mine ^ theirs)
+        print(f"{len(mine ^ theirs)} differ, {ties} of them by a tie at the cut; ", end="")
         print(f"{dataset.name} {name} {ours}: {len(mine & theirs)} of {wanted} the same (scanpy took {time.time() - start:.1f} s)", flush=True)
         shutil.rmtree(run)
 

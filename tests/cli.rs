@@ -483,9 +483,9 @@ fn explain_pcs_leaves_tables_and_figures_of_every_component_and_the_same_twice()
     let read = |folder: &str, name: &str| fs::read_to_string(Path::new(&out(folder)).join(name)).unwrap();
     let features = read("p", "features.csv");
     assert!(features.starts_with("encoder,space,component,group,features_of,feature,count,splits,area,"), "{features}");
-    // Codes are made of the features: some follow a component in splits of as few as twelve test cells.
-    let often = features.lines().skip(1).filter(|l| l.split(',').nth(6).is_some_and(|n| n == "2" || n == "3")).count();
-    assert!(often > 0, "{features}");
+    // Codes are made of the features: some follow a component even with twelve test cells.
+    let follow = features.lines().skip(1).filter(|l| l.split(',').nth(6).is_some_and(|n| n != "0")).count();
+    assert!(follow > 0, "{features}");
     let cells = read("p", "cells.csv");
     let bins: std::collections::BTreeSet<i32> = cells.lines().skip(1).map(|l| l.split(',').nth(3).unwrap().parse().unwrap()).collect();
     assert_eq!(bins, (-5..=5).collect());
@@ -762,7 +762,7 @@ fn features_that_vary_most_are_chosen_on_training_cells_and_kept_with_the_run() 
         let said = ok(&[&base[..], more, &["--set", "n_top_genes.rna=30", "--batch-size", "32"]].concat());
         assert!(said.contains(given), "{said}");
         let config = fs::read_to_string(format!("{run}/config.toml")).unwrap();
-        assert!(config.contains("top_genes_by.rna = \"seurat-v3\"") && config.contains("n_top_genes.atac = 0"), "{config}");
+        assert!(config.contains("top_genes_by = \"seurat-v3\"") && config.contains("n_top_genes.atac = 0"), "{config}");
         // What the run kept is enough: embedding, imputing all features, measuring those that the model has.
         ok(&["embed", &run, "--from", "rna", "--out", &path("z.npy"), "--device", "cpu"]);
         assert_eq!(fs::read(path("z.npy")).unwrap(), fs::read(format!("{run}/embedding.rna.npy")).unwrap());
