@@ -425,7 +425,7 @@ fn every_odd_file_gets_one_sentence_and_leaves_nothing() {
             std::fs::remove_file(odd.path(name)).unwrap();
             use std::os::unix::fs::PermissionsExt;
             let path = odd.write(name, table);
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o0)).unwrap();
             if std::fs::File::open(&path).is_err() {
                 odd.refuse_at("permission", &path, "");
             } else if name == "d.csv" {

@@ -8,7 +8,9 @@
 //!   memory     8 bytes a cell; entries wait in two files without a name beside the target until their number is known
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+#[cfg(feature = "hdf5")]
+use std::io::Read;
+use std::io::{BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::rows::push_field;

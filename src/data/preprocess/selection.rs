@@ -191,12 +191,12 @@ mod tests {
         let (cells, genes) = (golden["cells"].as_u64().unwrap() as usize, golden["genes"].as_u64().unwrap() as usize);
         let count = |c: usize, g: usize| {
             let mix = |mut h: u32| {
-                h = (h ^ (h >> 16)).wrapping_mul(0x45d9_f3b);
-                h = (h ^ (h >> 16)).wrapping_mul(0x45d9_f3b);
+                h = (h ^ (h >> 16)).wrapping_mul(0x045d_9f3b);
+                h = (h ^ (h >> 16)).wrapping_mul(0x045d_9f3b);
                 h ^ (h >> 16)
             };
             let u = f64::from(mix((c * 1009 + g * 9176 + 1) as u32) >> 8) / f64::from(1u32 << 24);
-            let level = 0.02 * (1.0 + (g % 97) as f64) * if (c + g) % (3 + g % 5) == 0 { 1.0 + (g % 11) as f64 } else { 1.0 };
+            let level = 0.02 * (1.0 + (g % 97) as f64) * if (c + g).is_multiple_of(3 + g % 5) { 1.0 + (g % 11) as f64 } else { 1.0 };
             (-level * (1.0 - u).ln()) as u32
         };
         let mut text = String::from("cell");

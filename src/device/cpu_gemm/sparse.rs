@@ -237,6 +237,7 @@ pub fn forward(x: Panels, y: &mut [f32], w: &[f32], base: &[f32], outs: usize, t
 /// dW (+)= dyᵀ·X + (Σ_b dy)·baseᵀ. X by column, dy `[rows, outs]`, dW `[outs, columns]`; `sums` `[outs]` is Σ_b dy, both it and base are empty
 /// where there is no base.
 #[track_caller]
+#[allow(clippy::too_many_arguments)] // a product's own
 pub fn gradient(x: Panels, dw: &mut [f32], dy: &[f32], base: &[f32], sums: &[f32], outs: usize, add: bool, threads: usize) {
     let [rows, columns] = x.shape;
     assert!(dy.len() == rows * outs && dw.len() == outs * columns, "sparse gradient: dy of {}, dW of {}", dy.len(), dw.len());

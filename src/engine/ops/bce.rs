@@ -178,7 +178,7 @@ fn zeros<const GRADIENT: bool>(x: &mut [f32], over: f32) -> f32 {
     let mut sums = [0.0f32; LANES];
     let mut add = |k: usize, x: &mut f32| {
         let e = exp(-x.abs());
-        sums[k] += x.max(0.0) + ln_1p(e) + (*x - *x);
+        sums[k] += x.max(0.0) + ln_1p(e) + *x * 0.0;
         if GRADIENT {
             let inverse = over / (1.0 + e);
             *x = if *x < 0.0 { e * inverse } else { inverse };
@@ -228,7 +228,7 @@ fn element(x: f32, y: f32, weight: f32) -> (f32, f32) {
     let softplus = (-x).max(0.0) + ln_1p(e);
     let count = 1.0 + (weight - 1.0) * y;
     // A logit that is no number must be seen in the sum.
-    ((1.0 - y) * x + count * softplus + (x - x), sigmoid * count - weight * y)
+    ((1.0 - y) * x + count * softplus + x * 0.0, sigmoid * count - weight * y)
 }
 
 /// ln(1 + e) for 0 ≤ e ≤ 1 to 2 units in the last place, in code that vectorises: 2 artanh(e / (2 + e)), the first term left out being
