@@ -5,8 +5,12 @@ use super::progress::with_hooks;
 use super::{DeviceArgs, fraction, interrupt, say, say_exactly, seed_parser};
 use couplet::data::Dataset;
 use couplet::error::{Error, Result};
-use couplet::explain::pcs::bins::{BINS, GROUPS};
-use couplet::explain::pcs::{Interpreted, REPRESENTATIVES, Spec, report};
+#[cfg(feature = "images")]
+use couplet::explain::pcs::REPRESENTATIVES;
+#[cfg(feature = "images")]
+use couplet::explain::pcs::bins::BINS;
+use couplet::explain::pcs::bins::GROUPS;
+use couplet::explain::pcs::{Interpreted, Spec, report};
 use couplet::plot;
 use couplet::train::Trained;
 use std::path::{Path, PathBuf};
