@@ -1,6 +1,6 @@
 //! A modality's rows of non-zeros as a model is given them: from the stored ones through the preprocessing, without ever being dense.
 //!
-//!   x_row = base + Δ_row      base [width], or empty for zeros; Δ is CSR: starts [rows + 1], columns ascending in a row
+//!   x_row = base + Δ_row      base `[width]`, or empty for zeros; Δ is CSR: starts `[rows + 1]`, columns ascending in a row
 //!
 //! Possible where the modality is stored sparse, the steps keep it so and the model is given features, not components or canvases.
 
