@@ -150,6 +150,9 @@ pub(super) fn resolve(settings: &mut Settings, facts: &Facts) -> Result<()> {
     if let Some(key) = typed.iter().filter_map(|line| line.split(' ').next()).find(|key| foreign.contains(key)) {
         return Err(Error::usage(format!("{key} says nothing with single_step={single}: leave it out")));
     }
+    if facts.modalities.iter().any(|m| m.name == "shared") {
+        return Err(Error::usage("a modality is called shared, which is what the space of all is called: give it another name"));
+    }
     let images = facts.modalities.iter().all(|m| m.image.is_some());
     let fill = |settings: &mut Settings, key: &str, n: i64| {
         if settings.get(key).is_ok_and(|s| s.is_auto()) {
