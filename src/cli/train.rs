@@ -279,10 +279,12 @@ fn introduction(model: &str, precision: &str, seed: u64, p: &Prepared) -> String
     let pairs = if used == known { format!("{known} {what}") } else { format!("{used} of {known} {what}") };
     let (cells, steps) = p.batch;
     let beside = if p.anchors > 0 { format!(" and {} pairs", p.anchors) } else { String::new() };
-    out += &format!("  {pairs}; {steps} minibatch{} of {cells} cells{beside} an epoch\n", if steps == 1 { "" } else { "es" });
+    let minibatches = |steps: usize| format!("{steps} minibatch{}", if steps == 1 { "" } else { "es" });
+    out += &format!("  {pairs}; {} of {cells} cells{beside} an epoch\n", minibatches(steps));
     if p.stages.len() > 1 {
         for (name, epochs, cells, steps) in &p.stages {
-            out += &format!("  {name}: {epochs} epochs of {steps} minibatches of {cells} cells\n");
+            out +=
+                &format!("  {name}: {epochs} epoch{} of {} of {cells} cells\n", if *epochs == 1 { "" } else { "s" }, minibatches(*steps));
         }
     }
     if let Some((column, classes)) = &p.labels {

@@ -250,6 +250,9 @@ pub(super) fn resolve(settings: &mut Settings, facts: &Facts) -> Result<()> {
         if !weights.is_empty() && weights.len() != classes {
             return Err(Error::usage(format!("class_weights has {} numbers, and there are {classes} classes", weights.len())));
         }
+        if !weights.is_empty() && class_of(settings)? != Some(Class::Head) {
+            return Err(Error::usage("class_weights weigh a class head's loss: set class=head, or class_weights=auto"));
+        }
     }
     Ok(())
 }
