@@ -26,7 +26,8 @@
 //!
 //! `single_step=true` is the paper's ablation (see `single`).
 //!
-//! Limitations: cells that some modality lacks take no part in the training; no missing values.
+//! Limitations: cells that some modality lacks take no part in the training; no missing values; no vectors for the identity of the protein
+//! that an image shows (the paper's for images of several stains).
 
 mod arms;
 mod images;
@@ -37,7 +38,6 @@ mod single;
 
 use super::settings::Settings;
 use super::{Losses, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stage, Stopping};
-use crate::engine::ops::batch_norm::BatchNormState;
 use crate::engine::ops::tables::{Table, Untouched};
 use crate::engine::optim::{AdamSettings, Rule};
 use crate::engine::params::{Group, init};
@@ -243,10 +243,6 @@ impl Model for Apollo {
 
     fn decode_other(&self, s: &mut Step, modality: usize, z: Var) -> Var {
         self.arms.decode_other(s, modality, z)
-    }
-
-    fn before_norm(&self, _s: &mut Step, _modality: usize, _layer: usize, _x: Var) -> Option<(Var, BatchNormState)> {
-        None
     }
 
     fn latent(&self) -> usize {

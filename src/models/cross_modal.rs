@@ -39,7 +39,6 @@ use super::settings::Settings;
 use super::{Losses, Minibatch, Modality, Model, ModelSpec, PassOver, Phase, Sampling, Stopping, pair_index};
 use crate::engine::nn::Linear;
 use crate::engine::ops::activation::Activation;
-use crate::engine::ops::batch_norm::BatchNormState;
 use crate::engine::ops::classes::Target;
 use crate::engine::ops::losses::MissingIn;
 use crate::engine::optim::AdamSettings;
@@ -257,10 +256,6 @@ impl Model for CrossModal {
 
     fn classify(&self, s: &mut Step, z: Var) -> Option<Var> {
         self.head.map(|head| head.forward(s, z))
-    }
-
-    fn before_norm(&self, _s: &mut Step, _modality: usize, _layer: usize, _x: Var) -> Option<(Var, BatchNormState)> {
-        None
     }
 
     fn latent(&self) -> usize {

@@ -30,7 +30,7 @@ use super::{Facts, Labels, Losses, Minibatch, Modality, Model, ModelSpec, Phase,
 use crate::correspondence::Inference;
 use crate::engine::nn::{BatchNorm, Linear};
 use crate::engine::ops::activation::Activation;
-use crate::engine::ops::batch_norm::{BatchNormState, Running};
+use crate::engine::ops::batch_norm::Running;
 use crate::engine::ops::ledger::Ledger;
 use crate::engine::ops::transport::Towards;
 use crate::engine::optim::AdamSettings;
@@ -326,10 +326,6 @@ impl Model for Jamie {
         let arm = &self.arms[modality];
         let h = arm.decoder.iter().fold(z, |z, block| block.forward(s, z, self.dropout));
         arm.out.forward(s, h)
-    }
-
-    fn before_norm(&self, _s: &mut Step, _modality: usize, _layer: usize, _x: Var) -> Option<(Var, BatchNormState)> {
-        None
     }
 
     fn latent(&self) -> usize {

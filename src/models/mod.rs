@@ -196,8 +196,10 @@ pub trait Model: Send {
 
     /// Where batch norm's statistics are to be replaced, after training, by those of all training cells, layer by layer (from 0): what
     /// enters the modality's `layer`-th such norm [B, width], and the norm's state; modalities that share a state share the statistics.
-    /// `None` past the last such layer.
-    fn before_norm(&self, s: &mut Step, modality: usize, layer: usize, x: Var) -> Option<(Var, BatchNormState)>;
+    /// `None` past the last such layer, and for a model that keeps its running statistics.
+    fn before_norm(&self, _s: &mut Step, _modality: usize, _layer: usize, _x: Var) -> Option<(Var, BatchNormState)> {
+        None
+    }
 
     /// The width of the code.
     fn latent(&self) -> usize;

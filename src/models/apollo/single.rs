@@ -9,7 +9,6 @@
 //! divided by the cells of the minibatch once more, as the program does.
 
 use super::arms::Arms;
-use crate::engine::ops::batch_norm::BatchNormState;
 use crate::engine::optim::AdamSettings;
 use crate::engine::params::init;
 use crate::engine::{Knob, Step, Var, Weight};
@@ -97,10 +96,6 @@ impl Model for SingleStep {
 
     fn decode_other(&self, s: &mut Step, modality: usize, z: Var) -> Var {
         self.arms.decode_other(s, modality, z)
-    }
-
-    fn before_norm(&self, _s: &mut Step, _modality: usize, _layer: usize, _x: Var) -> Option<(Var, BatchNormState)> {
-        None
     }
 
     fn latent(&self) -> usize {

@@ -15,7 +15,6 @@ use super::settings::{Class, class_of};
 use super::variational::{FeatureNet, ImageNet, Net};
 use crate::engine::nn::Linear;
 use crate::engine::ops::activation::Activation;
-use crate::engine::ops::batch_norm::BatchNormState;
 use crate::engine::ops::classes::Target;
 use crate::engine::ops::losses::MissingIn;
 use crate::engine::optim::AdamSettings;
@@ -302,10 +301,6 @@ impl Model for Variational {
 
     fn classify(&self, s: &mut Step, z: Var) -> Option<Var> {
         self.head.map(|head| head.forward(s, z))
-    }
-
-    fn before_norm(&self, _s: &mut Step, _modality: usize, _layer: usize, _x: Var) -> Option<(Var, BatchNormState)> {
-        None
     }
 
     fn latent(&self) -> usize {
