@@ -54,18 +54,27 @@ pub struct Shape {
 /// Features from which on a shape is wide.
 const WIDE: usize = 50_000;
 
+/// Paired features without labels, all values fed, a model as it is by default.
+const PLAIN: Shape = Shape {
+    name: "",
+    model: "",
+    features: &[],
+    image: None,
+    batch: [0, 0],
+    paired: true,
+    classes: 0,
+    nonzeros: &[],
+    stage: 0,
+    options: &[],
+};
+
 /// The shapes there are.
 pub static SHAPES: &[Shape] = &[
     Shape {
         name: "patchseq",
         model: "coupled",
         features: &[1252, 54],
-        image: None,
         batch: [100, 100],
-        paired: true,
-        classes: 0,
-        nonzeros: &[],
-        stage: 0,
         options: &[
             "hidden.a=50,50,50,50",
             "hidden.b=60,60,60,60",
@@ -79,31 +88,10 @@ pub static SHAPES: &[Shape] = &[
             "noise_sd.a=0",
             "noise_sd.b=0.05",
         ],
+        ..PLAIN
     },
-    Shape {
-        name: "multiome",
-        model: "jamie",
-        features: &[512, 512],
-        image: None,
-        batch: [512, 512],
-        paired: true,
-        classes: 0,
-        nonzeros: &[],
-        stage: 0,
-        options: &[],
-    },
-    Shape {
-        name: "scicar",
-        model: "cross-modal",
-        features: &[815, 2613],
-        image: None,
-        batch: [32, 32],
-        paired: false,
-        classes: 3,
-        nonzeros: &[],
-        stage: 0,
-        options: &[],
-    },
+    Shape { name: "multiome", model: "jamie", features: &[512, 512], batch: [512, 512], ..PLAIN },
+    Shape { name: "scicar", model: "cross-modal", features: &[815, 2613], batch: [32, 32], paired: false, classes: 3, ..PLAIN },
     Shape {
         name: "nuclei",
         model: "cross-modal",
@@ -112,57 +100,48 @@ pub static SHAPES: &[Shape] = &[
         batch: [32, 128],
         paired: false,
         classes: 2,
-        nonzeros: &[],
-        stage: 0,
         options: &["class=head", "class_weights=4.5,0.5"],
+        ..PLAIN
     },
     Shape {
         name: "skin",
         model: "scican",
         features: &[2000, 2000],
-        image: None,
         batch: [1024, 1024],
         paired: false,
         classes: 22,
-        nonzeros: &[],
-        stage: 0,
         options: &["bn=joint"],
+        ..PLAIN
     },
     Shape {
         name: "skin-sparse",
         model: "scican",
         features: &[2000, 2000],
-        image: None,
         batch: [1024, 1024],
         paired: false,
         classes: 22,
         nonzeros: &[0.1, 0.05],
-        stage: 0,
         options: &["bn=joint"],
+        ..PLAIN
     },
     Shape {
         name: "shareseq",
         model: "apollo",
         features: &[9153, 58170],
-        image: None,
         batch: [512, 512],
-        paired: true,
-        classes: 0,
         nonzeros: &[0.1, 0.04],
-        stage: 0,
         options: &["preprocess=minmax-cell", "pos_weight.a=9", "pos_weight.b=24"],
+        ..PLAIN
     },
     Shape {
         name: "shareseq-encoders",
         model: "apollo",
         features: &[9153, 58170],
-        image: None,
         batch: [512, 512],
-        paired: true,
-        classes: 0,
         nonzeros: &[0.1, 0.04],
         stage: 1,
         options: &["preprocess=minmax-cell", "pos_weight.a=9", "pos_weight.b=24"],
+        ..PLAIN
     },
 ];
 
