@@ -118,7 +118,10 @@ impl Profiles {
                 scene.line(&[[x0, first], [x1, first], [x1, y], [x0, y], [x0, first]], INK, 1.2, false);
             }
         }
-        legend(&mut scene, left, y + 18.0);
+        // Without a line there are no colours to read.
+        if rows > 0 {
+            legend(&mut scene, left, y + 18.0);
+        }
         scene
     }
 }
@@ -192,6 +195,7 @@ mod tests {
             assert!(svg.contains(word), "{word}");
         }
         figure.sections.clear();
-        assert!(figure.scene().svg().contains("no feature differs"));
+        let svg = figure.scene().svg();
+        assert!(svg.contains("no feature differs") && !svg.contains("lowest mean"), "a sentence, and no legend over it");
     }
 }
