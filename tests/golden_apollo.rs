@@ -162,11 +162,19 @@ impl Case {
     fn losses(&self, s: &mut Step, model: &dyn Model, phase: usize, cells: &[usize], order: Var) -> Losses {
         let x: Vec<Var> = self.names().iter().map(|name| self.data(s, name, cells)).collect();
         let pairs = vec![Var::NONE; x.len() * (x.len() - 1) / 2];
+        let conditions = self.conditions(cells);
+        let labels: Vec<Var> = x.iter().filter_map(|_| Some(s.constant([cells.len(), 1], conditions.as_deref()?))).collect();
         let cells =
-            Minibatch { x: &x, pairs: &pairs, inferred: Var::NONE, labels: &[], anchors: 0, shared: &[], cells: order, stage: phase };
+            Minibatch { x: &x, pairs: &pairs, inferred: Var::NONE, labels: &labels, anchors: 0, shared: &[], cells: order, stage: phase };
         let mut losses = Vec::new();
         model.losses(s, phase, &cells, &mut losses);
         losses
+    }
+
+    /// The cells' conditions, where the fixture has them.
+    fn conditions(&self, cells: &[usize]) -> Option<Vec<f32>> {
+        let all = self.tensors.get("condition")?;
+        Some(cells.iter().map(|&c| all[c] as f32).collect())
     }
 
     /// The cells' features.
@@ -270,6 +278,10 @@ impl Case {
     fn check_held_out(&self, s: &mut Step, model: &dyn Model, order: Var) {
         let rows = self.number("rows");
         let cells: Vec<usize> = (rows - self.number("held")..rows).collect();
+        if let (Some(given), Some(conditions)) = (model.conditions(), self.conditions(&cells)) {
+            s.end();
+            s.upload(given, &conditions).expect("an upload");
+        }
         s.begin(false, 0, 0).expect("begin");
         let losses = self.losses(s, model, 1, &cells, order);
         self.check_terms(s, model.terms(1), &losses, "held/");
@@ -313,6 +325,8 @@ cases! {
     rows_that_stay_and_no_decoders_of_the_shared_space_match_pytorch "no-shared-decoders-lazy"
     images_match_pytorch "images"
     images_of_a_shared_space_alone_match_pytorch "images-shared-alone"
+    conditions_that_encoders_learn_anew_match_pytorch "conditions-of-encoders"
+    images_under_conditions_match_pytorch "images-conditions"
 }
 
 /// Every fixture is used.

@@ -26,6 +26,9 @@ pub struct Args {
     /// The modality that is imputed
     #[arg(long, value_name = "NAME")]
     to: String,
+    /// Take every cell to be of this condition, as stained for another protein, for an apollo run with --set condition=COLUMN
+    #[arg(long, value_name = "NAME")]
+    condition: Option<String>,
     /// input: as the values were imported, all steps of preprocessing undone; model: as the model sees them
     #[arg(long, value_enum, default_value = "input")]
     space: Space,
@@ -141,6 +144,9 @@ pub fn run(args: Args) -> Result<()> {
     let Opened { dataset, .. } = &args.data.open(Place::of_run(&args.run)?, &stop)?;
     let (from, to) = (dataset.position(&args.from)?, dataset.position(&args.to)?);
     let mut trained = Trained::open(&args.run, args.device.open()?)?;
+    if let Some(condition) = &args.condition {
+        trained.take_as(condition)?;
+    }
     trained.imputation_remark().into_iter().for_each(note);
     let space = match args.space {
         Space::Input => train::Space::Input,

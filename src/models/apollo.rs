@@ -24,12 +24,13 @@
 //! modality; the order in a block (see `networks`). The tables' Adam is the program's, dense, at the cost of a minibatch (see
 //! `engine::ops::tables`). Minibatches are drawn anew in every epoch (`reshuffle=false` keeps those of the first, as the program does).
 //!
-//! `single_step=true` is the paper's ablation (see `single`).
+//! Where cells are of several conditions, such as the protein that an image shows, decoders and encoders are told which (`condition=COLUMN`;
+//! see `conditions`). `single_step=true` is the paper's ablation (see `single`).
 //!
-//! Limitations: cells that some modality lacks take no part in the training; no missing values; no vectors for the identity of the protein
-//! that an image shows (the paper's for images of several stains).
+//! Limitations: cells that some modality lacks take no part in the training; no missing values.
 
 mod arms;
+mod conditions;
 mod images;
 mod networks;
 mod options;
@@ -44,6 +45,7 @@ use crate::engine::params::{Group, init};
 use crate::engine::{Step, Var, Weight};
 use crate::error::Result;
 use arms::Arms;
+use conditions::Owner;
 use redundancy::Redundancy;
 use single::SingleStep;
 
@@ -56,7 +58,7 @@ pub const SPEC: ModelSpec = ModelSpec {
     image_sides: options::image_sides,
     takes_missing: false,
     resolve: options::resolve,
-    labels: |_| Ok(super::Labels::Unused),
+    labels: options::labels,
     inference: |_, _| Ok(None),
     imputation_remark: |_| None,
     build: |s, settings, modalities| {
@@ -71,6 +73,7 @@ pub const SPEC: ModelSpec = ModelSpec {
 const DECODERS: Group = 0;
 const ENCODERS: Group = 1;
 const TABLES: Group = 2;
+const CONDITIONS: Group = 3;
 
 /// The shared space, and one of each modality that a run may have.
 const MOST_SPACES: usize = 17;
@@ -98,7 +101,8 @@ impl Apollo {
     pub fn new(s: &mut Step, settings: &Settings, modalities: &[Modality]) -> Result<Apollo> {
         let count = |key: &str| settings.get(key).and_then(|v| v.count());
         let float = |key: &str| settings.get(key).and_then(|v| v.float());
-        let arms = Arms::new(s, settings, modalities, false, |_| [DECODERS, ENCODERS])?;
+        let owner = if settings.get("encoder_ids")?.word()? == "own" { Owner::Encoders(CONDITIONS) } else { Owner::All(CONDITIONS) };
+        let arms = Arms::new(s, settings, modalities, false, owner, |_| [DECODERS, ENCODERS])?;
         let [shared, own] = arms.widths;
         let cells = count("cells")?;
         let table = |s: &mut Step, name: &str, d: usize| -> Result<Latent> {
@@ -131,9 +135,10 @@ impl Apollo {
         found.extend(redundancy.iter().flat_map(|_| Redundancy::terms(&spaces)));
         let adam = |rate: f64| AdamSettings { rate, ..AdamSettings::default() };
         let untouched = if settings.get("untouched")?.word()? == "lazy" { Untouched::Lazy } else { Untouched::Dense };
-        let tables = Rule::Tables(adam(float("lr_tables")?), untouched);
-        let first = Phase { moves: vec![(DECODERS, adam(float("lr")?).into()), (TABLES, tables)], clip: 0.0 };
-        let phases = vec![first, Phase::of(ENCODERS, adam(float("lr_encoders")?))];
+        let of_tables = adam(float("lr_tables")?);
+        let mut moves = vec![(DECODERS, adam(float("lr")?).into()), (TABLES, Rule::Tables(of_tables, untouched))];
+        moves.extend(arms.given().map(|_| (CONDITIONS, of_tables.into())));
+        let phases = vec![Phase { moves, clip: 0.0 }, Phase::of(ENCODERS, adam(float("lr_encoders")?))];
         let sampling = Sampling::Complete { reshuffle: settings.get("reshuffle")?.flag()? };
         let stage =
             |name, phase: usize, epochs| Stage { name, phases: phase..phase + 1, epochs, batch: batches[phase], sampling, only: None };
@@ -172,7 +177,8 @@ impl Apollo {
                 penalised[m + 1] = own;
                 self.noisy(s, own, stream)
             });
-            arm.decoded(s, [noisy, own], x, |loss| losses.push((loss, Weight::Fixed(1.0))));
+            let told = self.arms.told(s, m, cells.labels);
+            arm.decoded(s, [noisy, own], told, x, |loss| losses.push((loss, Weight::Fixed(1.0))));
         }
         let penalised = &penalised[..1 + self.own.len()];
         for &z in penalised {
@@ -188,7 +194,8 @@ impl Apollo {
         let rows = s.dims(cells.x[0])[0];
         let shared = s.table_rows(self.shared.0, cells.cells, rows);
         for (m, (arm, &x)) in self.arms.list.iter().zip(cells.x).enumerate() {
-            let [code, own] = arm.encoder.forward(s, x);
+            let told = self.arms.told_encoder(s, m, cells.labels);
+            let [code, own] = arm.encoder.forward(s, x, told);
             losses.push((s.mean_square(code, shared), Weight::Fixed(1.0)));
             if let Some(&(table, _)) = self.own.get(m) {
                 let target = s.table_rows(table, cells.cells, rows);
@@ -199,9 +206,11 @@ impl Apollo {
 
     /// For held-out cells: what the decoders make of what the encoders say.
     fn decoding_codes(&self, s: &mut Step, cells: &Minibatch, losses: &mut Losses) {
-        for (arm, &x) in self.arms.list.iter().zip(cells.x) {
-            let codes = arm.encoder.forward(s, x);
-            arm.decoded(s, codes, x, |loss| losses.push((loss, Weight::Fixed(1.0))));
+        for (m, (arm, &x)) in self.arms.list.iter().zip(cells.x).enumerate() {
+            let told = self.arms.told_encoder(s, m, cells.labels);
+            let codes = arm.encoder.forward(s, x, told);
+            let told = self.arms.told(s, m, cells.labels);
+            arm.decoded(s, codes, told, x, |loss| losses.push((loss, Weight::Fixed(1.0))));
         }
     }
 }
@@ -243,6 +252,10 @@ impl Model for Apollo {
 
     fn decode_other(&self, s: &mut Step, modality: usize, z: Var) -> Var {
         self.arms.decode_other(s, modality, z)
+    }
+
+    fn conditions(&self) -> Option<Var> {
+        self.arms.given()
     }
 
     fn latent(&self) -> usize {

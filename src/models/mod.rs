@@ -179,6 +179,12 @@ pub trait Model: Send {
         self.decode(s, modality, z)
     }
 
+    /// Where it reads the conditions [n, 1] of the cells that it is asked to encode or decode, numbered as in the option `conditions`, NaN
+    /// where none is known; n at least [`Model::rows_at_once`]. `None` for a model that is told none; in training they are the labels.
+    fn conditions(&self) -> Option<Var> {
+        None
+    }
+
     /// Whether it makes a modality's features of codes at all; [`Model::decode`] is not asked for the others.
     fn decodes(&self, _modality: usize) -> bool {
         true
@@ -289,6 +295,8 @@ pub enum Labels {
     Classes,
     /// The label as a number, standardised over the training cells.
     Numbers,
+    /// The number, among those that the option `conditions` lists, of the class in the column that the option `condition` names.
+    Conditions,
 }
 
 /// Builds a model on an engine for the modalities of a data set.

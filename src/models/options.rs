@@ -44,6 +44,10 @@ pub enum Kind {
     Floats(f64),
     /// A list of words of these.
     Words(&'static [&'static str]),
+    /// Anything: a name that the data give.
+    Name,
+    /// A list of such names.
+    Names,
 }
 
 /// A row of a model's option table.
@@ -80,13 +84,13 @@ pub enum Value {
     Int(i64),
     /// Of [`Kind::Bool`].
     Bool(bool),
-    /// Of [`Kind::Choice`].
+    /// Of [`Kind::Choice`] and [`Kind::Name`].
     Word(String),
     /// Of [`Kind::Ints`].
     Ints(Vec<i64>),
     /// Of [`Kind::Floats`].
     Floats(Vec<f64>),
-    /// Of [`Kind::Words`].
+    /// Of [`Kind::Words`] and [`Kind::Names`].
     Words(Vec<String>),
 }
 
@@ -117,6 +121,8 @@ impl OptionSpec {
             Kind::Ints(min) => format!("{auto}a list of whole numbers{}", bound(min as f64, f64::MAX)),
             Kind::Floats(min) => format!("{auto}a list of numbers{}", bound(min, f64::MAX)),
             Kind::Words(c) => format!("{auto}a list of {}", words(c)),
+            Kind::Name => format!("{auto}a name"),
+            Kind::Names => format!("{auto}a list of names"),
         }
     }
 
@@ -138,10 +144,10 @@ impl OptionSpec {
                 "false" | "off" | "no" => Some(Value::Bool(false)),
                 _ => None,
             },
-            Kind::Choice(_) => Some(Value::Word(text.to_string())),
+            Kind::Choice(_) | Kind::Name => Some(Value::Word(text.to_string())),
             Kind::Ints(_) => items().map(|t| t.parse().ok()).collect::<Option<Vec<i64>>>().map(Value::Ints),
             Kind::Floats(_) => items().map(|t| t.parse().ok()).collect::<Option<Vec<f64>>>().map(Value::Floats),
-            Kind::Words(_) => Some(Value::Words(items().collect())),
+            Kind::Words(_) | Kind::Names => Some(Value::Words(items().collect())),
         };
         self.check(value.ok_or_else(|| self.refuse(text))?)
     }
@@ -163,7 +169,7 @@ impl OptionSpec {
                 let number = |v: &toml::Value| v.as_float().or(v.as_integer().map(|x| x as f64));
                 Value::Floats(a.iter().map(number).collect::<Option<_>>().ok_or_else(|| self.refuse(&value.to_string()))?)
             }
-            (Kind::Words(_), toml::Value::Array(a)) => {
+            (Kind::Words(_) | Kind::Names, toml::Value::Array(a)) => {
                 let words = a.iter().map(|v| v.as_str().map(str::to_string)).collect::<Option<Vec<_>>>();
                 match words.ok_or_else(|| self.refuse(&value.to_string()))? {
                     w if self.takes_auto() && w == ["auto"] => Value::Auto,
@@ -188,7 +194,8 @@ impl OptionSpec {
                 }
                 !list.is_empty()
             }
-            (Value::Bool(_), Kind::Bool) | (Value::Auto, _) => true,
+            (Value::Word(name), Kind::Name) => !name.is_empty(),
+            (Value::Bool(_), Kind::Bool) | (Value::Words(_), Kind::Names) | (Value::Auto, _) => true,
             _ => false,
         };
         if good { Ok(value) } else { Err(self.refuse(&value.to_string())) }
@@ -312,7 +319,10 @@ mod tests {
 
     #[test]
     fn toml_and_text_give_the_same_value_and_come_back() {
-        for (spec, text) in [(&SPEC, "0.25"), (&SPEC, "auto"), (&STEPS, "log1p,none"), (&STEPS, "auto")] {
+        let names = OptionSpec { name: "conditions", per: Per::Run, kind: Kind::Names, default: "auto", help: "" };
+        for (spec, text) in
+            [(&SPEC, "0.25"), (&SPEC, "auto"), (&STEPS, "log1p,none"), (&STEPS, "auto"), (&names, "CD4,lamin B"), (&names, "")]
+        {
             let value = spec.parse(text).unwrap();
             assert_eq!(spec.from_toml(&value.to_toml()).unwrap(), value);
             assert_eq!(spec.parse(&value.to_string()).unwrap(), value);

@@ -10,6 +10,7 @@
 pub mod ahead;
 pub mod canvas;
 pub mod common;
+pub mod conditions;
 pub mod correspondence;
 pub mod evaluate;
 pub mod feed;

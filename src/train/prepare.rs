@@ -1,6 +1,5 @@
 //! From a request to everything a training needs: which cells, which pairs, what is done to the rows, the model on its device.
 
-use super::common;
 use super::correspondence::{Blocks, Inferred};
 use super::feed::{self, Feeds};
 use super::input::Input;
@@ -8,6 +7,7 @@ use super::labels::{self, LabelFeed};
 use super::session::Session;
 use super::stepper::{MOST_MODALITIES, Stepper, Ways};
 use super::{TrainRequest, enough_cells};
+use super::{common, conditions};
 use crate::data::Dataset;
 use crate::data::plan::{Plan, Unit};
 use crate::data::preprocess::Recipe;
@@ -112,6 +112,7 @@ impl Preparation {
             image_sides.push(sides);
         }
         common::resolve(dataset, &mut settings)?;
+        conditions::resolve(dataset, &mut settings)?;
         let mut inputs = if common::applies(&settings) {
             common::inputs(dataset, &training_rows, &recipes, &settings)?
         } else {
@@ -226,7 +227,7 @@ impl Preparation {
             labels: learnt_from,
         };
         let stages = stages.into_iter().zip(plans).collect();
-        let session = Session::new(step, model, inputs);
+        let session = Session::new(step, model, inputs, conditions::rows(dataset, &settings)?);
         Ok(Preparation { session, stepper, stages, held, training_rows, settings, run, prepared })
     }
 }
@@ -297,6 +298,11 @@ impl LabelValues {
 /// Those of the column that was asked for, or of the default column, if the model wants any and there are some.
 fn label_values(request: &TrainRequest, settings: &Settings, training: &[Vec<u32>]) -> Result<Option<LabelValues>> {
     let use_of = (request.model.labels)(settings)?;
+    if use_of == Labels::Conditions {
+        let Some(column) = conditions::column(settings)? else { return Ok(None) };
+        let classes = settings.get("conditions")?.words()?.len();
+        return Ok(Some(LabelValues { column, classes, values: conditions::rows(request.dataset, settings)? }));
+    }
     let Some(column) = request.labels.as_deref().or(request.dataset.default_label()).filter(|_| use_of != Labels::Unused) else {
         return Ok(None);
     };

@@ -26,20 +26,40 @@ pub struct Session {
     host: Vec<f32>,
     /// Rows that pass through at once.
     chunk: usize,
+    /// By modality and row, for a model that is told its cells' conditions.
+    conditions: Vec<Vec<f32>>,
+    /// The one that all cells are taken to be of.
+    as_if: Option<f32>,
 }
 
 impl Session {
-    /// From its parts.
-    pub fn new(step: Step, model: Box<dyn Model>, inputs: Vec<Input>) -> Session {
+    /// From its parts, with the conditions of the dataset's cells, by modality and row, for a model that is told them.
+    pub fn new(step: Step, model: Box<dyn Model>, inputs: Vec<Input>, conditions: Vec<Vec<f32>>) -> Session {
         let stages = vec![None; inputs.len()];
         let chunk = model.rows_at_once().clamp(1, CHUNK);
-        Session { step, model, inputs, stages, host: Vec::new(), chunk }
+        Session { step, model, inputs, stages, host: Vec::new(), chunk, conditions, as_if: None }
+    }
+
+    /// Takes every cell to be of this condition, whatever it was seen under.
+    pub fn take_as(&mut self, condition: Option<u32>) {
+        self.as_if = condition.map(|c| c as f32);
+    }
+
+    /// Tells the model, if it is to be told, the conditions of these rows of a modality.
+    fn tell_conditions(&mut self, modality: usize, rows: &[u32]) -> Result<()> {
+        let Some(given) = self.model.conditions() else { return Ok(()) };
+        let numbers: Vec<f32> = match self.as_if {
+            Some(number) => vec![number; rows.len()],
+            None => rows.iter().map(|&r| self.conditions[modality][r as usize]).collect(),
+        };
+        self.step.upload(given, &numbers)
     }
 
     /// Puts `rows` of a modality on the device and begins an evaluation step on them; x [rows, features]. At most `chunk` rows.
     fn begin_on(&mut self, dataset: &Dataset, modality: usize, rows: &[u32]) -> Result<Var> {
         self.host.resize(rows.len() * self.inputs[modality].width(), 0.0);
         self.inputs[modality].rows(dataset.modality(modality), rows, &mut self.host)?;
+        self.tell_conditions(modality, rows)?;
         self.begin_on_host(modality)
     }
 
@@ -63,7 +83,7 @@ impl Session {
     }
 
     /// Runs `f` on cells that need not be in a dataset, x [rows, features] after the modality's preprocessing steps; `values`
-    /// becomes its result. Any number of rows.
+    /// becomes its result. Any number of rows; no condition is known of them.
     fn each_made(
         &mut self,
         modality: usize,
@@ -73,6 +93,11 @@ impl Session {
     ) -> Result<()> {
         let (features, width) = (self.inputs[modality].preprocess().features(), self.inputs[modality].width());
         values.clear();
+        if self.model.conditions().is_some() && self.as_if.is_none() {
+            return Err(Error::usage(
+                "the model of this run is told the condition of every cell, which cells made up for an explanation lack",
+            ));
+        }
         for x in x.chunks(self.chunk * features) {
             self.host.resize(x.len() / features * width, 0.0);
             self.inputs[modality].project(x, &mut self.host);

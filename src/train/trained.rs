@@ -1,5 +1,6 @@
 //! A finished run: it embeds cells, translates between modalities, and says how well.
 
+use super::conditions;
 use super::input::Input;
 use super::prepare::model_modalities;
 use super::session::{Session, Sink};
@@ -31,6 +32,8 @@ pub struct Trained {
     device: Option<Device>,
     session: Option<Session>,
     settings: Settings,
+    /// The condition that every cell is taken to be of.
+    as_if: Option<u32>,
 }
 
 impl Trained {
@@ -41,7 +44,16 @@ impl Trained {
         let names: Vec<String> = config.modalities.iter().map(|m| m.name.clone()).collect();
         let mut settings = Settings::new(spec.name, spec.options, &names)?;
         settings.apply_table(&dir.join("config.toml"), &config.options_table()?, Source::File)?;
-        Ok(Trained { dir: dir.to_path_buf(), config, spec, saved: run.load_model()?, device: Some(device), session: None, settings })
+        Ok(Trained {
+            dir: dir.to_path_buf(),
+            config,
+            spec,
+            saved: run.load_model()?,
+            device: Some(device),
+            session: None,
+            settings,
+            as_if: None,
+        })
     }
 
     /// The directory of the run.
@@ -69,6 +81,15 @@ impl Trained {
         &self.settings
     }
 
+    /// From now on every cell is taken to be of this condition, for a model that is told them: what it would have looked like.
+    pub fn take_as(&mut self, condition: &str) -> Result<()> {
+        self.as_if = Some(conditions::number(&self.settings, condition)?);
+        if let Some(session) = &mut self.session {
+            session.take_as(self.as_if);
+        }
+        Ok(())
+    }
+
     /// What somebody who imputes with this run should know, in a line.
     pub fn imputation_remark(&self) -> Option<&'static str> {
         (self.spec.imputation_remark)(&self.settings)
@@ -87,7 +108,10 @@ impl Trained {
             let mut step = Step::new(device, self.config.seed, Precision::F32)?;
             let model = (self.spec.build)(&mut step, &self.settings, &model_modalities(dataset, &inputs))?;
             step.restore(|name| self.saved.get(name))?;
-            self.session = Some(Session::new(step, model, inputs));
+            let conditions = if self.as_if.is_some() { Vec::new() } else { conditions::rows(dataset, &self.settings)? };
+            let mut session = Session::new(step, model, inputs, conditions);
+            session.take_as(self.as_if);
+            self.session = Some(session);
         }
         self.session.as_mut().ok_or_else(|| Error::Internal("a session was just made".into()))
     }

@@ -1,6 +1,7 @@
 //! A modality's decoders and encoder, and what both trainings, in two stages and in one, have of them in common.
 
-use super::networks::{Decoder, Encoder, Plan};
+use super::conditions::{Conditions, Owner};
+use super::networks::{Decoder, Encoder, Heads, Plan, joined};
 use crate::engine::ops::activation::Activation::{self, Identity, Sigmoid};
 use crate::engine::ops::losses::MissingIn;
 use crate::engine::params::Group;
@@ -10,7 +11,8 @@ use crate::models::Modality;
 use crate::models::settings::Settings;
 use std::ops::Range;
 
-/// Cells that pass through convolutions at once outside training.
+/// Cells that pass at once outside training, and through convolutions.
+const AT_ONCE: usize = 1024;
 const IMAGES_AT_ONCE: usize = 128;
 
 /// l_m.
@@ -57,13 +59,16 @@ impl Likelihood {
 }
 
 impl Arm {
-    /// The losses of what the decoders make of a shared code and the modality's own, as many as there are decoders.
-    pub(super) fn decoded(&self, s: &mut Step, [shared, own]: [Var; 2], x: Var, mut each: impl FnMut(Var)) {
+    /// The losses of what the decoders make of a shared code and the modality's own, as many as there are decoders; they are told the
+    /// cells' conditions, if there are any.
+    pub(super) fn decoded(&self, s: &mut Step, [shared, own]: [Var; 2], told: Var, x: Var, mut each: impl FnMut(Var)) {
         if let Some(full) = &self.full {
             let both = s.beside(shared, own);
+            let both = joined(s, both, told);
             each(self.likelihood.of(s, full, both, x));
         }
         if let Some(cross) = &self.cross {
+            let shared = joined(s, shared, told);
             each(self.likelihood.of(s, cross, shared, x));
         }
     }
@@ -85,16 +90,18 @@ pub(super) struct Arms {
     /// Dimensions of the shared space and of a modality's own, which is 0 where there is none.
     pub(super) widths: [usize; 2],
     pub(super) rows_at_once: usize,
+    conditions: Option<Conditions>,
 }
 
 impl Arms {
-    /// `groups` says which optimisers' the decoders and the encoder of a modality are; `variational` encoders have a head besides for how
-    /// sure they are.
+    /// `groups` says which optimisers' the decoders and the encoder of a modality are, `owner` whose the conditions' vectors; `variational`
+    /// encoders have a head besides for how sure they are.
     pub(super) fn new(
         s: &mut Step,
         settings: &Settings,
         modalities: &[Modality],
         variational: bool,
+        owner: Owner,
         groups: impl Fn(usize) -> [Group; 2],
     ) -> Result<Arms> {
         let count = |key: &str| settings.get(key).and_then(|v| v.count());
@@ -104,6 +111,10 @@ impl Arms {
         // Without spaces of their own the shared one takes over their room: equal capacity.
         let shared = if specific { count("latent")? } else { count("latent")? + count("latent_specific")? };
         let (channels, own_channels) = (settings.get("channels")?.counts()?, count("channels_specific")?);
+        let rows_at_once = if modalities.iter().any(|m| m.image.is_some()) { IMAGES_AT_ONCE } else { AT_ONCE };
+        let encoders: Vec<_> = modalities.iter().enumerate().map(|(m, modality)| (modality.name.as_str(), groups(m)[1])).collect();
+        let conditions = Conditions::new(s, settings, &encoders, owner, rows_at_once)?;
+        let told = conditions.as_ref().map_or(0, Conditions::width);
         let mut list = Vec::with_capacity(modalities.len());
         for (m, modality) in modalities.iter().enumerate() {
             let (name, [decoders, encoder]) = (&modality.name, groups(m));
@@ -111,43 +122,79 @@ impl Arms {
                 Some(image) => Plan::Images(image, &channels, own_channels),
                 None => Plan::Features(modality.features, width, dropout),
             };
-            let decoder = |s: &mut Step, name: String, latent| Decoder::new(s, &name, decoders, latent, &plan);
+            let decoder = |s: &mut Step, name: String, latent| Decoder::new(s, &name, decoders, latent + told, &plan);
             let full = specific.then(|| decoder(s, format!("dec.{name}"), shared + own)).transpose()?;
             let cross = (shared_decoders || !specific).then(|| decoder(s, format!("dec.{name}.shared"), shared)).transpose()?;
             let spaces = [("shared", shared), ("specific", own)];
-            let spaces = &spaces[..if specific { 2 } else { 1 }];
-            let encoder = Encoder::new(s, &format!("enc.{name}"), encoder, spaces, &plan, variational)?;
+            let heads = Heads { spaces: &spaces[..if specific { 2 } else { 1 }], variational, told };
+            let encoder = Encoder::new(s, &format!("enc.{name}"), encoder, &heads, &plan)?;
             let likelihood = match settings.of("loss", name)?.word()? {
                 "bce" => Likelihood::Bce(settings.of("pos_weight", name)?.float()? as f32),
                 _ => Likelihood::Mse,
             };
             list.push(Arm { name: name.clone(), full, cross, encoder, likelihood });
         }
-        let rows_at_once = if modalities.iter().any(|m| m.image.is_some()) { IMAGES_AT_ONCE } else { usize::MAX };
-        Ok(Arms { list, widths: [shared, own], rows_at_once })
+        Ok(Arms { list, widths: [shared, own], rows_at_once, conditions })
+    }
+
+    /// What a modality's decoders are told of cells of these labels; [`Var::NONE`] without conditions.
+    pub(super) fn told(&self, s: &mut Step, modality: usize, labels: &[Var]) -> Var {
+        self.conditions.as_ref().map_or(Var::NONE, |c| c.of_decoders(s, modality, labels[modality]))
+    }
+
+    /// What its encoder is told.
+    pub(super) fn told_encoder(&self, s: &mut Step, modality: usize, labels: &[Var]) -> Var {
+        self.conditions.as_ref().map_or(Var::NONE, |c| c.of_encoder(s, modality, labels[modality]))
+    }
+
+    /// Where the conditions of the cells are given that [`Arms::encode`] and its like are asked about.
+    pub(super) fn given(&self) -> Option<Var> {
+        self.conditions.as_ref().map(|c| c.given)
+    }
+
+    /// The conditions of as many cells as there are rows.
+    fn given_rows(&self, s: &mut Step, rows: usize) -> Var {
+        self.given().map_or(Var::NONE, |all| s.part(all, 0, rows))
     }
 
     pub(super) fn encode(&self, s: &mut Step, modality: usize, x: Var) -> Var {
-        let [shared, own] = self.list[modality].encoder.forward(s, x);
-        if own.is_none() { shared } else { s.beside(shared, own) }
+        let rows = s.dims(x)[0];
+        let numbers = self.given_rows(s, rows);
+        let told = self.conditions.as_ref().map_or(Var::NONE, |c| c.of_encoder(s, modality, numbers));
+        let [shared, own] = self.list[modality].encoder.forward(s, x, told);
+        joined(s, shared, own)
+    }
+
+    /// What a modality's decoders are told of the cells with the codes z.
+    fn told_of(&self, s: &mut Step, modality: usize, z: Var) -> Var {
+        let rows = s.dims(z)[0];
+        let numbers = self.given_rows(s, rows);
+        self.conditions.as_ref().map_or(Var::NONE, |c| c.of_decoders(s, modality, numbers))
     }
 
     pub(super) fn decode(&self, s: &mut Step, modality: usize, z: Var) -> Var {
         let arm = &self.list[modality];
         let decoder = arm.full.as_ref().or(arm.cross.as_ref()).expect("a modality has a decoder");
+        let told = self.told_of(s, modality, z);
+        let z = joined(s, z, told);
         arm.features(s, decoder, z)
     }
 
     /// Of the code of another modality: its shared columns alone.
     pub(super) fn decode_other(&self, s: &mut Step, modality: usize, z: Var) -> Var {
         let (arm, [shared, own]) = (&self.list[modality], self.widths);
+        let told = self.told_of(s, modality, z);
         let code = s.columns_part(z, 0, shared);
         match (&arm.cross, &arm.full) {
-            (Some(cross), _) => arm.features(s, cross, code),
+            (Some(cross), _) => {
+                let code = joined(s, code, told);
+                arm.features(s, cross, code)
+            }
             (None, Some(full)) => {
                 let zeros = s.alloc([s.dims(z)[0], own]);
                 s.zero(zeros);
                 let both = s.beside(code, zeros);
+                let both = joined(s, both, told);
                 arm.features(s, full, both)
             }
             (None, None) => unreachable!("a modality has a decoder"),

@@ -4,8 +4,10 @@
 //!   encoder   a layer for each of the channels, the first without batch norm; then a linear head for each space, of channels of its own: the
 //!             last `own` of the last layer's are the modality's space's, the others the shared one's
 //!   decoder   linear and ReLU to the last layer's size, then transposed layers back; the last one alone, without batch norm
+//!
+//! Where cells are of several conditions, a head's channels and a decoder's latent vector have the condition's vector beside them.
 
-use super::networks::norm;
+use super::networks::{Heads, joined, norm};
 use crate::engine::nn::{BatchNorm, Conv, ConvTranspose, Linear};
 use crate::engine::ops::activation::Activation::{self, Identity, LeakyRelu, Relu};
 use crate::engine::ops::conv::ConvShape;
@@ -78,15 +80,16 @@ pub(super) struct ImageEncoder {
 }
 
 impl ImageEncoder {
-    /// A head for each of `spaces`, a name and a width, two where they are variational; the second space is given the last `own` channels.
+    /// A head for each of the heads' spaces; the second space is given the last `own` channels.
     pub(super) fn new(
         s: &mut Step,
         name: &str,
         group: Group,
         [c, h, w]: [usize; 3],
         (channels, own): (&[usize], usize),
-        (spaces, variational): (&[(&str, usize)], bool),
+        heads: &Heads,
     ) -> Result<ImageEncoder> {
+        let Heads { spaces, variational, told } = *heads;
         let count = channels.len();
         let mut layers = Vec::with_capacity(count);
         for (l, &to) in channels.iter().enumerate() {
@@ -101,7 +104,7 @@ impl ImageEncoder {
         for (at, (space, d)) in spaces.iter().enumerate() {
             let channels = if spaces.len() < 2 { last } else { [last - own, own][at] };
             let columns = channels * pixels;
-            let mut linear = |name: String| Linear::fan_in(s, &name, group, [columns, *d], Identity);
+            let mut linear = |name: String| Linear::fan_in(s, &name, group, [columns + told, *d], Identity);
             let code = linear(format!("{name}.{space}"));
             let spread = variational.then(|| linear(format!("{name}.{space}.spread")));
             heads.push(Head { code, spread, columns: [first, columns] });
@@ -117,23 +120,25 @@ impl ImageEncoder {
         })
     }
 
-    /// x [B, C·H·W]; one [B, width] a space.
-    pub(super) fn forward(&self, s: &mut Step, x: Var) -> [Var; 2] {
+    /// x [B, C·H·W], the conditions' vectors if there are any; one [B, width] a space.
+    pub(super) fn forward(&self, s: &mut Step, x: Var, condition: Var) -> [Var; 2] {
         let h = self.layers(s, x);
         let mut codes = [Var::NONE; 2];
         for (code, head) in codes.iter_mut().zip(&self.heads) {
             let part = s.columns_part(h, head.columns[0], head.columns[1]);
+            let part = joined(s, part, condition);
             *code = head.code.forward(s, part);
         }
         codes
     }
 
-    /// x [B, C·H·W]; means and log-variances [B, width], a pair a space.
-    pub(super) fn forward_with_spread(&self, s: &mut Step, x: Var) -> [(Var, Var); 2] {
+    /// The same; means and log-variances [B, width], a pair a space.
+    pub(super) fn forward_with_spread(&self, s: &mut Step, x: Var, condition: Var) -> [(Var, Var); 2] {
         let h = self.layers(s, x);
         let mut codes = [(Var::NONE, Var::NONE); 2];
         for (code, head) in codes.iter_mut().zip(&self.heads) {
             let part = s.columns_part(h, head.columns[0], head.columns[1]);
+            let part = joined(s, part, condition);
             let log_deviation = head.spread.as_ref().expect("a variational encoder").forward(s, part);
             *code = (head.code.forward(s, part), s.scaled(log_deviation, 2.0));
         }

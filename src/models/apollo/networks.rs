@@ -4,6 +4,8 @@
 //!   decoder   3 blocks of W units, then dropout and linear without bias: logits or values [B, F]
 //!   encoder   2 blocks of W units; then for each space a head: a block as wide as the space, dropout and linear without bias
 //!
+//! Where cells are of several conditions, a decoder's latent vector and the input of an encoder's heads have the condition's beside them.
+//!
 //! The published program's order and its absence of biases; the paper has batch norm after the activation.
 
 use super::images::{ImageDecoder, ImageEncoder};
@@ -73,6 +75,22 @@ pub(super) enum Plan<'a> {
     Images([usize; 3], &'a [usize], usize),
 }
 
+/// What an encoder says of a cell.
+#[derive(Clone, Copy)]
+pub(super) struct Heads<'a> {
+    /// Names and widths.
+    pub(super) spaces: &'a [(&'a str, usize)],
+    /// Whether each has a head besides for how sure it is.
+    pub(super) variational: bool,
+    /// Numbers that a head is told beside what the layers before it say: a condition's.
+    pub(super) told: usize,
+}
+
+/// a, and b beside it if there is one.
+pub(super) fn joined(s: &mut Step, a: Var, b: Var) -> Var {
+    if b.is_none() { a } else { s.beside(a, b) }
+}
+
 /// From a latent vector to a modality's features.
 pub(super) enum Decoder {
     /// Three blocks, and the last layer.
@@ -121,11 +139,12 @@ pub(super) enum Encoder {
 }
 
 impl Encoder {
-    /// A head for each of `spaces`, a name and a width; two where it is `variational`.
-    pub(super) fn new(s: &mut Step, name: &str, group: Group, spaces: &[(&str, usize)], plan: &Plan, variational: bool) -> Result<Encoder> {
+    /// A head for each of the heads' spaces.
+    pub(super) fn new(s: &mut Step, name: &str, group: Group, heads: &Heads, plan: &Plan) -> Result<Encoder> {
+        let Heads { spaces, variational, told } = *heads;
         let (features, width, dropout) = match *plan {
             Plan::Images(image, channels, own) => {
-                return Ok(Encoder::Images(ImageEncoder::new(s, name, group, image, (channels, own), (spaces, variational))?));
+                return Ok(Encoder::Images(ImageEncoder::new(s, name, group, image, (channels, own), heads)?));
             }
             Plan::Features(features, width, dropout) => (features, width, dropout),
         };
@@ -133,20 +152,21 @@ impl Encoder {
         let blocks = [block(0, features)?, block(1, width)?];
         let mut heads = Vec::with_capacity(spaces.len());
         for (space, d) in spaces {
-            let block = Block::new(s, &format!("{name}.{space}.0"), group, [width, *d], dropout)?;
+            let block = Block::new(s, &format!("{name}.{space}.0"), group, [width + told, *d], dropout)?;
             let mut last = |part: &str| Dropped::new(s, &format!("{name}.{space}.{part}"), group, [*d, *d], dropout);
             heads.push(Head { block, code: last("1"), spread: variational.then(|| last("spread")) });
         }
         Ok(Encoder::Features(blocks, heads))
     }
 
-    /// x [B, features]; one [B, width] a space.
-    pub(super) fn forward(&self, s: &mut Step, x: Var) -> [Var; 2] {
+    /// x [B, features], the conditions' vectors if there are any; one [B, width] a space.
+    pub(super) fn forward(&self, s: &mut Step, x: Var, condition: Var) -> [Var; 2] {
         let (blocks, heads) = match self {
-            Encoder::Images(encoder) => return encoder.forward(s, x),
+            Encoder::Images(encoder) => return encoder.forward(s, x, condition),
             Encoder::Features(blocks, heads) => (blocks, heads),
         };
         let h = blocks.iter().fold(x, |h, block| block.forward(s, h));
+        let h = joined(s, h, condition);
         let mut codes = [Var::NONE; 2];
         for (code, head) in codes.iter_mut().zip(heads) {
             let h = head.block.forward(s, h);
@@ -155,13 +175,14 @@ impl Encoder {
         codes
     }
 
-    /// x [B, features]; means and log-variances [B, width], a pair a space.
-    pub(super) fn forward_with_spread(&self, s: &mut Step, x: Var) -> [(Var, Var); 2] {
+    /// The same; means and log-variances [B, width], a pair a space.
+    pub(super) fn forward_with_spread(&self, s: &mut Step, x: Var, condition: Var) -> [(Var, Var); 2] {
         let (blocks, heads) = match self {
-            Encoder::Images(encoder) => return encoder.forward_with_spread(s, x),
+            Encoder::Images(encoder) => return encoder.forward_with_spread(s, x, condition),
             Encoder::Features(blocks, heads) => (blocks, heads),
         };
         let h = blocks.iter().fold(x, |h, block| block.forward(s, h));
+        let h = joined(s, h, condition);
         let mut codes = [(Var::NONE, Var::NONE); 2];
         for (code, head) in codes.iter_mut().zip(heads) {
             let h = head.block.forward(s, h);

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::models::options::{Kind, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
 use crate::models::settings::{Settings, Source};
-use crate::models::{Facts, inference};
+use crate::models::{Facts, Labels, inference};
 
 const WIDTH: Kind = Kind::Int { min: 1, max: 1 << 16 };
 const COUNT: Kind = Kind::Int { min: 1, max: 1 << 30 };
@@ -80,6 +80,22 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         "auto",
         "bce: weight of what is there, (n - S)/S of n values with the sum S, or with S of them not zero where the sum is above n; images 1",
     ),
+    option(
+        "condition",
+        Per::Run,
+        Kind::Name,
+        "none",
+        "label column that says under which condition a cell was seen, as which protein its image shows: decoders and encoders are told it",
+    ),
+    option("conditions", Per::Run, Kind::Names, "auto", "the conditions there are: the classes of that column"),
+    option("condition_width", Per::Run, WIDTH, "64", "dimensions of a condition's vector"),
+    option(
+        "encoder_ids",
+        Per::Run,
+        Kind::Choice(&["shared", "own"]),
+        "shared",
+        "whether encoders are given the vectors that the decoders found, or each finds its own, as in the published program",
+    ),
     option("untouched", Per::Run, Kind::Choice(&["dense", "lazy"]), "dense", "whether rows outside a minibatch go on by their momentum"),
     option("lr_tables", Per::Run, POSITIVE, "0.001", "learning rate of the latent vectors"),
     option("lr", Per::Run, POSITIVE, "0.0001", "learning rate of the decoders"),
@@ -131,6 +147,10 @@ pub(super) fn image_sides(settings: &Settings) -> Result<Option<usize>> {
     Ok(Some(1 << channels.len()))
 }
 
+pub(super) fn labels(settings: &Settings) -> Result<Labels> {
+    Ok(if settings.get("condition")?.word()? == "none" { Labels::Unused } else { Labels::Conditions })
+}
+
 /// Whether a modality's targets are in [0, 1] after these preprocessing steps.
 fn in_unit_range(settings: &Settings, modality: &str) -> Result<bool> {
     let steps = settings.of("preprocess", modality)?.words()?;
@@ -139,7 +159,7 @@ fn in_unit_range(settings: &Settings, modality: &str) -> Result<bool> {
 
 /// Options of latent optimisation, and of the ablation.
 const TWO_STAGES: &[&str] =
-    &["noise", "penalty", "norm", "redundancy", "untouched", "lr_tables", "lr", "lr_encoders", "batch_size2", "epochs2"];
+    &["noise", "penalty", "norm", "redundancy", "encoder_ids", "untouched", "lr_tables", "lr", "lr_encoders", "batch_size2", "epochs2"];
 const ONE_STAGE: &[&str] = &["lr_single", "w_match", "w_kl"];
 
 pub(super) fn resolve(settings: &mut Settings, facts: &Facts) -> Result<()> {

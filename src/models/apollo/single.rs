@@ -9,6 +9,7 @@
 //! divided by the cells of the minibatch once more, as the program does.
 
 use super::arms::Arms;
+use super::conditions::Owner;
 use crate::engine::optim::AdamSettings;
 use crate::engine::params::init;
 use crate::engine::{Knob, Step, Var, Weight};
@@ -33,7 +34,7 @@ pub(super) struct SingleStep {
 impl SingleStep {
     pub(super) fn new(s: &mut Step, settings: &Settings, modalities: &[Modality]) -> Result<SingleStep> {
         let float = |key: &str| settings.get(key).and_then(|v| v.float());
-        let arms = Arms::new(s, settings, modalities, true, |m| [m, m])?;
+        let arms = Arms::new(s, settings, modalities, true, Owner::Modalities, |m| [m, m])?;
         let others = |m: usize| (0..modalities.len()).filter(move |n| *n != m);
         let terms = arms.list.iter().enumerate().map(|(m, arm)| {
             let matched = others(m).map(|n| format!("match.{}_{}", arm.name, modalities[n].name));
@@ -65,17 +66,22 @@ impl Model for SingleStep {
 
     fn losses(&self, s: &mut Step, phase: usize, cells: &Minibatch, losses: &mut Losses) {
         let (arm, x) = (&self.arms.list[phase], cells.x[phase]);
-        let codes = arm.encoder.forward_with_spread(s, x);
+        let told = self.arms.told_encoder(s, phase, cells.labels);
+        let codes = arm.encoder.forward_with_spread(s, x, told);
         let codes = if self.arms.widths[1] > 0 { &codes[..] } else { &codes[..1] };
         let mut drawn = [Var::NONE; 2];
         for ((z, &(mu, logvar)), &stream) in drawn.iter_mut().zip(codes).zip(&self.streams[phase]) {
             *z = s.sample_latent(mu, logvar, stream);
         }
-        arm.decoded(s, drawn, x, |loss| losses.push((loss, Weight::Fixed(1.0))));
+        let told = self.arms.told(s, phase, cells.labels);
+        arm.decoded(s, drawn, told, x, |loss| losses.push((loss, Weight::Fixed(1.0))));
         let (weight, first) = self.matching;
         for n in (0..self.arms.list.len()).filter(|n| *n != phase) {
             let other = &self.arms.list[n].encoder;
-            let [target, _] = s.without_gradient(|s| s.evaluating(|s| other.forward(s, cells.x[n])));
+            let [target, _] = s.without_gradient(|s| {
+                let told = self.arms.told_encoder(s, n, cells.labels);
+                s.evaluating(|s| other.forward(s, cells.x[n], told))
+            });
             losses.push((s.mean_square(drawn[0], target), if phase == 0 { Weight::Knob(first) } else { Weight::Fixed(weight) }));
         }
         let rows = s.dims(x)[0] as f32;
@@ -96,6 +102,10 @@ impl Model for SingleStep {
 
     fn decode_other(&self, s: &mut Step, modality: usize, z: Var) -> Var {
         self.arms.decode_other(s, modality, z)
+    }
+
+    fn conditions(&self) -> Option<Var> {
+        self.arms.given()
     }
 
     fn latent(&self) -> usize {

@@ -15,6 +15,7 @@ with two more epochs; held-out cells are in no minibatch. Adam (dense) or Sparse
 
 In a file
     x/NAME [N, F]                   data of all cells, the HELD last ones held out
+    condition [N]                   the cells' conditions, NaN where none is known; only where cells have them
     init/P                          of every parameter, scale and shift of norms and tables included
     order/E [slots]                 the cells of epoch E, from 0, both stages counted
     term/T/NAME                     every loss term of step T, from 1, both stages counted
@@ -48,6 +49,7 @@ THREE = dict(rna=9, atac=12, protein=7)
 LOSSES = dict(rna=("bce", 3.5), atac=("mse", None), protein=("bce", 0.4))
 PICTURES = dict(dapi=[1, 16, 16], h2ax=[2, 8, 4])
 PICTURE_LOSSES = dict(dapi=("bce", 1.0), h2ax=("mse", None))
+CONDITIONS = ["CD4", "CD8", "lamin"]
 CASES = {
     "two": dict(of=TWO, cells=15, batch=6, options={}),
     "three-redundancy": dict(of=THREE, cells=15, batch=7, options=dict(norm="squared", redundancy=0.5)),
@@ -55,6 +57,8 @@ CASES = {
     "no-shared-decoders-lazy": dict(of=TWO, cells=15, batch=6, options=dict(shared_decoders="false", untouched="lazy", dropout=0)),
     "images": dict(of=PICTURES, cells=9, batch=4, options={}),
     "images-shared-alone": dict(of=PICTURES, cells=9, batch=4, options=dict(specific="false", noise=0)),
+    "conditions-of-encoders": dict(of=TWO, cells=15, batch=6, options=dict(condition="stain", condition_width=4, encoder_ids="own")),
+    "images-conditions": dict(of=PICTURES, cells=9, batch=4, options=dict(condition="stain", condition_width=4)),
 }
 
 
@@ -156,14 +160,14 @@ class DenseDecoder(Dense):
 
 
 class DenseEncoder(Dense):
-    def __init__(self, name, features, spaces, width, p):
+    def __init__(self, name, features, spaces, width, p, told):
         super().__init__(name)
         self.trunk = nn.Sequential(self.block("0", features, width, p), self.block("1", width, width, p))
         self.heads = nn.ModuleList(
-            nn.Sequential(self.block(f"{space}.0", width, d, p), self.last(f"{space}.1", d, d, p)) for space, d in spaces)
+            nn.Sequential(self.block(f"{space}.0", width + told, d, p), self.last(f"{space}.1", d, d, p)) for space, d in spaces)
 
-    def forward(self, x):
-        h = self.trunk(x)
+    def forward(self, x, told):
+        h = torch.cat([self.trunk(x), *told], 1)
         return [head(h) for head in self.heads]
 
 
@@ -185,7 +189,7 @@ class ImageDecoder(Named):
 
 
 class ImageEncoder(Named):
-    def __init__(self, name, image, spaces, channels, own):
+    def __init__(self, name, image, spaces, channels, own, told):
         super().__init__(name)
         layers = []
         for l, (a, b) in enumerate(zip([image[0], *channels[:-1]], channels)):
@@ -196,11 +200,11 @@ class ImageEncoder(Named):
         self.image, self.net = image, nn.Sequential(*layers)
         self.split = [channels[-1] - own, own] if len(spaces) > 1 else [channels[-1]]
         pixels = int(np.prod([side // 2 ** len(channels) for side in image[1:]]))
-        self.heads = nn.ModuleList(self.add(space, nn.Linear(c * pixels, d)) for (space, d), c in zip(spaces, self.split))
+        self.heads = nn.ModuleList(self.add(space, nn.Linear(c * pixels + told, d)) for (space, d), c in zip(spaces, self.split))
 
-    def forward(self, x):
+    def forward(self, x, told):
         maps = self.net(x.reshape(-1, *self.image)).split(self.split, 1)
-        return [head(m.flatten(1)) for head, m in zip(self.heads, maps)]
+        return [head(torch.cat([m.flatten(1), *told], 1)) for head, m in zip(self.heads, maps)]
 
 
 # ---- the model (sections 1, 2 and 4) ------------------------------------------------------------------
@@ -221,20 +225,21 @@ class Apollo:
         table = lambda d: nn.Embedding(self.n, d, sparse=sparse).double()
         self.tables = {"shared": table(shared)} | {name: table(own) for name in self.names if self.specific}
         self.x, self.full, self.cross, self.encoders = {}, {}, {}, {}
+        told = o.get("condition_width", 0)
         for name, f in of.items():
             bce = self.losses[name][0] == "bce"
             if images:
                 channels = [int(c) for c in o["channels"].split(",")]
                 decoder = lambda part, d: ImageDecoder(part, d, f, channels, sigmoid=not bce)
-                encoder = ImageEncoder(f"enc.{name}", f, spaces, channels, o["channels_specific"])
+                encoder = ImageEncoder(f"enc.{name}", f, spaces, channels, o["channels_specific"], told)
             else:
                 decoder = lambda part, d: DenseDecoder(part, d, f, o["width"], o["dropout"])
-                encoder = DenseEncoder(f"enc.{name}", f, spaces, o["width"], o["dropout"])
+                encoder = DenseEncoder(f"enc.{name}", f, spaces, o["width"], o["dropout"], told)
             self.encoders[name] = encoder
             if self.specific:
-                self.full[name] = decoder(f"dec.{name}", shared + own)
+                self.full[name] = decoder(f"dec.{name}", shared + own + told)
             if o.get("shared_decoders") != "false" or not self.specific:
-                self.cross[name] = decoder(f"dec.{name}.shared", shared)
+                self.cross[name] = decoder(f"dec.{name}.shared", shared + told)
             size = (self.n, int(np.prod(f)))
             unit = rng.uniform(0, 1, size)
             # In [0, 1], exact zeros and ones among them, where cross-entropy wants it; images of values between.
@@ -254,6 +259,12 @@ class Apollo:
         for name, t in self.tables.items():
             t.weight.data = f32(rng.normal(size=tuple(t.weight.shape)))
         self.orders = [rng.permutation(case["cells"]) for _ in range(sum(EPOCHS))]
+        # Of the decoders, or of all; and the encoders' own. Some cells are of no known condition.
+        self.condition, self.conditions = None, {}
+        if told:
+            self.condition = rng.integers(-1, len(CONDITIONS), self.n)
+            for name in ["condition", *(f"enc.{name}.condition" for name in self.names if o.get("encoder_ids") == "own")]:
+                self.conditions[name] = nn.Parameter(f32(rng.normal(size=(len(CONDITIONS), told))))
         make = torch.optim.SparseAdam if sparse else torch.optim.Adam
         adam = dict(betas=(0.9, 0.999), eps=1e-8)
         table_weights = [t.weight for t in self.tables.values()]
@@ -262,6 +273,19 @@ class Apollo:
             [make(table_weights, lr=o["lr_tables"], **adam), torch.optim.Adam(of_nets(self.decoders), lr=o["lr"], **adam)],
             [torch.optim.Adam(of_nets(self.encoders.values()), lr=o.get("lr_encoders", 1e-3), **adam)],
         ]
+        if told:
+            of_encoders = [p for name, p in self.conditions.items() if name != "condition"]
+            self.adams[0].append(torch.optim.Adam([self.conditions["condition"]], lr=o["lr_tables"], **adam))
+            if of_encoders:
+                self.adams[1].append(torch.optim.Adam(of_encoders, lr=o.get("lr_encoders", 1e-3), **adam))
+
+    def told(self, rows, of="condition"):
+        """The rows' conditions' vectors, zeros where none is known; nothing without conditions."""
+        if self.condition is None:
+            return []
+        which = torch.from_numpy(self.condition[rows])
+        table = self.conditions.get(of, self.conditions["condition"])
+        return [torch.where((which >= 0)[:, None], table[which.clamp(min=0)], 0.0)]
 
     def likelihood(self, name, y, x):
         kind, weight = self.losses[name]
@@ -270,14 +294,15 @@ class Apollo:
         # PyTorch's weight multiplies y ln σ, as w does in section 4.
         return functional.binary_cross_entropy_with_logits(y, x, pos_weight=torch.tensor(weight, dtype=torch.float64))
 
-    def reconstructions(self, codes, x):
+    def reconstructions(self, codes, rows):
         """Of (shared, specific or None) a modality."""
-        terms = {}
+        terms, told = {}, self.told(rows)
         for name, (s, a) in codes.items():
+            x = self.x[name][rows]
             if name in self.full:
-                terms[f"recon.{name}"] = self.likelihood(name, self.full[name](torch.cat([s, a], 1)), x[name])
+                terms[f"recon.{name}"] = self.likelihood(name, self.full[name](torch.cat([s, a, *told], 1)), x)
             if name in self.cross:
-                terms[f"recon.{name}.shared"] = self.likelihood(name, self.cross[name](s), x[name])
+                terms[f"recon.{name}.shared"] = self.likelihood(name, self.cross[name](torch.cat([s, *told], 1)), x)
         return terms
 
     def first(self, rows):
@@ -286,7 +311,7 @@ class Apollo:
         vectors = {name: t(rows) for name, t in self.tables.items()}
         noisy = {name: z + o["noise"] * normals(tuple(z.shape), f"noise.table.{name}", Clock.t) for name, z in vectors.items()}
         codes = {name: (noisy["shared"], noisy.get(name)) for name in self.names}
-        terms = {k: (1.0, v) for k, v in self.reconstructions(codes, {n: x[rows] for n, x in self.x.items()}).items()}
+        terms = {k: (1.0, v) for k, v in self.reconstructions(codes, rows).items()}
         for name, z in vectors.items():
             length = torch.linalg.vector_norm(z, dim=1)
             length = length**2 if o.get("norm") == "squared" else length
@@ -304,7 +329,9 @@ class Apollo:
         terms = {}
         for name, encoder in self.encoders.items():
             targets = [self.tables["shared"], self.tables.get(name)]
-            for space, code, table in zip(("shared", "specific"), encoder(self.x[name][rows]), targets):
+            told = self.told(rows, f"enc.{name}.condition")
+            told = told if self.o.get("encoder_ids") == "own" else [t.detach() for t in told]
+            for space, code, table in zip(("shared", "specific"), encoder(self.x[name][rows], told), targets):
                 terms[f"match.{name}.{space}"] = 1.0, functional.mse_loss(code, table(rows).detach())
         return terms
 
@@ -314,7 +341,8 @@ class Apollo:
 
     def values(self, after):
         """Parameters and, `after` training, running statistics, under the engine's names."""
-        out = {f"table.{name}": t.weight for name, t in self.tables.items()}
+        # The engine keeps a condition a column.
+        out = {f"table.{name}": t.weight for name, t in self.tables.items()} | {name: p.T for name, p in self.conditions.items()}
         for name, layer in self.layers.items():
             out |= {f"{name}.{part}": p for part, p in layer.named_parameters()}
             if after and "norm" in name:
@@ -324,7 +352,8 @@ class Apollo:
     def gradients(self):
         """Of the first stage's parameters."""
         moved = {id(p) for adam in self.adams[0] for group in adam.param_groups for p in group["params"]}
-        return {name: p.grad.to_dense() for name, p in self.values(False).items() if id(p) in moved}
+        moved = {name: p.grad.to_dense() for name, p in self.values(False).items() if id(p) in moved}
+        return moved | ({"condition": self.conditions["condition"].grad.T} if self.conditions else {})
 
 
 def compute(case):
@@ -335,6 +364,8 @@ def compute(case):
             out[f"{prefix}/{name}"] = np.atleast_1d(v.detach().numpy()).astype(np.float32)
 
     put("x", m.x)
+    if m.condition is not None:
+        out["condition"] = np.where(m.condition >= 0, m.condition, np.nan).astype(np.float32)
     put("init", m.values(False))
     put("order", {str(e): torch.from_numpy(order) for e, order in enumerate(m.orders)})
     m.training(True)
@@ -357,21 +388,21 @@ def compute(case):
         put(("one", "two")[stage], {k: v for k, v in m.values(True).items() if k.startswith("enc.") == (stage == 1)})
     m.training(False)
     held = slice(m.n - HELD, m.n)
-    x = {name: x[held] for name, x in m.x.items()}
     with torch.no_grad():
-        codes = {name: tuple(encoder(x[name])) for name, encoder in m.encoders.items()}
+        codes = {name: tuple(encoder(m.x[name][held], m.told(held, f"enc.{name}.condition"))) for name, encoder in m.encoders.items()}
         codes = {name: code if m.specific else (*code, None) for name, code in codes.items()}
-        put("held", {f"encoded.{k}": v for k, v in m.reconstructions(codes, x).items()})
+        put("held", {f"encoded.{k}": v for k, v in m.reconstructions(codes, held).items()})
+        told = m.told(held)
         shown = lambda name, y: torch.sigmoid(y) if m.losses[name][0] == "bce" else y
         for i, name in enumerate(m.names):
             (s, a), other = codes[name], codes[m.names[i - 1]][0]
             put("eval", {f"code.{name}": torch.cat([s, a], 1) if m.specific else s})
-            y = m.full[name](torch.cat([s, a], 1)) if name in m.full else m.cross[name](s)
+            y = m.full[name](torch.cat([s, a, *told], 1)) if name in m.full else m.cross[name](torch.cat([s, *told], 1))
             put("eval", {f"self.{name}": shown(name, y)})
             # Without a decoder of the shared space alone: with zeros beside it.
-            y = m.cross[name](other) if name in m.cross else m.full[name](torch.cat([other, torch.zeros_like(a)], 1))
+            y = m.cross[name](torch.cat([other, *told], 1)) if name in m.cross else m.full[name](torch.cat([other, torch.zeros_like(a), *told], 1))
             put("eval", {f"cross.{name}": shown(name, y)})
-    flags = [f"{k}={v}" for k, v in m.o.items()]
+    flags = [f"{k}={v}" for k, v in m.o.items()] + [f"conditions={','.join(CONDITIONS)}"] * (m.condition is not None)
     for name in m.names:
         kind, weight = m.losses[name]
         flags += [f"preprocess.{name}={'minmax-cell' if kind == 'bce' else 'none'}", f"loss.{name}={kind}"]
