@@ -8,11 +8,12 @@
 //!   noise      normal, a tenth of the feature's deviation over all cells
 //! Row i of both views is the same cell. Labels: `branch` 1..3, then the latent `Z1` .. `Z4`.
 //!
-//! `two-domain`, for sciCAN, `nuclei`, for images, `apollo-1` .. `apollo-5`, for APOLLO, and `atlas`, for sizes at which memory and disks matter: see their files.
+//! `two-domain`, for sciCAN, `nuclei`, for images, `apollo-1` .. `apollo-5`, for APOLLO, `stains`, for its images, and `atlas`, for sizes at which memory and disks matter: see their files.
 
 mod apollo;
 mod atlas;
 mod nuclei;
+mod stains;
 mod two_domain;
 
 use std::path::Path;
@@ -60,6 +61,7 @@ pub static RECIPES: &[RecipeSpec] = &[
     APOLLO[2],
     APOLLO[3],
     APOLLO[4],
+    stains::RECIPE,
     atlas::RECIPE,
 ];
 const APOLLO: [RecipeSpec; 5] = apollo::RECIPES;

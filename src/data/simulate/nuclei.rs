@@ -119,18 +119,18 @@ fn image(class: usize, draw: &mut Sequence, out: &mut Vec<f32>) {
             if r > 1.0 { 0.0 } else { 0.3 + 0.7 * base + noise }
         })
         .collect();
-    let blurred = blur(&blur(&sharp, 1), SIDE);
+    let blurred = blur(&blur(&sharp, SIDE, 1), SIDE, SIDE);
     let (low, high) = blurred.iter().fold((f64::MAX, f64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
     out.extend(blurred.iter().map(|v| ((v - low) / (high - low)) as f32));
 }
 
-/// (1, 2, 1)/4 along pixels `step` apart; the edge's pixel stands for those beyond it.
-fn blur(x: &[f64], step: usize) -> Vec<f64> {
-    let place = |at: usize| if step == 1 { at % SIDE } else { at / SIDE };
+/// (1, 2, 1)/4 along pixels `step` apart of an image with sides of `side`; the edge's pixel stands for those beyond it.
+pub(super) fn blur(x: &[f64], side: usize, step: usize) -> Vec<f64> {
+    let place = |at: usize| if step == 1 { at % side } else { at / side };
     (0..x.len())
         .map(|at| {
             let before = if place(at) == 0 { x[at] } else { x[at - step] };
-            let after = if place(at) == SIDE - 1 { x[at] } else { x[at + step] };
+            let after = if place(at) == side - 1 { x[at] } else { x[at + step] };
             (before + 2.0 * x[at] + after) / 4.0
         })
         .collect()
