@@ -276,6 +276,72 @@ fn images_pass_through_convolutions() {
     }
 }
 
+/// All cells' features of the second modality, told from the first: as they were seen, or taken to be of a condition.
+fn translated(run: &Path, data: &Dataset, condition: Option<&str>) -> Vec<Vec<f32>> {
+    let mut trained = Trained::open(run, Device::cpu()).unwrap();
+    condition.into_iter().for_each(|c| trained.take_as(c).unwrap());
+    let mut rows = Vec::new();
+    let mut keep = |_: usize, row: &[f32]| {
+        rows.push(row.to_vec());
+        Ok(())
+    };
+    trained.translate(data, 0, 1, Space::Input, &mut keep).unwrap();
+    rows
+}
+
+#[test]
+fn a_cell_taken_to_be_of_its_own_condition_is_translated_as_it_is_and_of_another_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = simulated(dir.path(), "stains", 48);
+    let stains = data.label("stain").unwrap();
+    let mut seen: Vec<Vec<u8>> = Vec::new();
+    for options in [
+        &[][..],
+        &["encoder_ids=own"],
+        &["condition_width=5"],
+        &["shared_decoders=false"],
+        &["specific=false"],
+        &["convolutions=false", "loss=mse"],
+        &["single_step=true", "lr_single=0.001"],
+    ] {
+        let out = dir.path().join(format!("run{}", seen.len()));
+        run(&data, Device::cpu(), &out, whole(&[&["condition=stain", "batch_size=16"], options].concat())).unwrap();
+        let weights = fs::read(out.join("embedding.protein.npy")).unwrap();
+        assert!(!seen.contains(&weights), "{options:?} changes nothing");
+        seen.push(weights);
+        let own = translated(&out, &data, None);
+        for (c, condition) in stains.classes.iter().enumerate() {
+            for (row, (as_it_is, as_if)) in own.iter().zip(translated(&out, &data, Some(condition))).enumerate() {
+                assert_eq!(*as_it_is == as_if, stains.rows[0][row] == Some(c as u32), "{options:?}: {condition}, cell {row}");
+            }
+        }
+    }
+}
+
+#[test]
+fn conditions_that_are_not_there_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = simulated(dir.path(), "stains", 32);
+    let train = |name: &str, options: &[&str]| run(&data, Device::cpu(), &dir.path().join(name), whole(options));
+    for (options, says) in [
+        (&["condition=stian"][..], "there is no column \"stian\"; there are: stain,"),
+        (&["condition=stain", "conditions=with,against"], "rim is not among the conditions of the run: with, against"),
+        (&["single_step=true", "encoder_ids=own"], "encoder_ids says nothing with single_step=true"),
+    ] {
+        let e = train("none", options).unwrap_err();
+        assert!(e.exit_code() == 2 && e.to_string().contains(says), "{options:?}: {e}");
+    }
+    train("told", &["condition=stain", "batch_size=16"]).unwrap();
+    train("untold", &["batch_size=16"]).unwrap();
+    for (run, condition, says) in [
+        ("told", "ring", "the conditions of the run, by its column stain, are against, rim, with; did you mean rim?"),
+        ("untold", "rim", "is told no condition"),
+    ] {
+        let e = Trained::open(&dir.path().join(run), Device::cpu()).unwrap().take_as(condition).unwrap_err();
+        assert!(e.exit_code() == 2 && e.to_string().contains(says), "{e}");
+    }
+}
+
 #[cfg(feature = "emulated")]
 #[test]
 fn the_kernels_give_the_processors_losses() {
