@@ -4,10 +4,13 @@
 //                     thread: 64 columns of W pass through shared memory, transposed, and every row walks on to where they end
 // sparse_linear_bwd   2*n*H operations; bytes 4*D*H + a row of dy a run of entries. A block 64 columns by 128 outputs, an output a thread: the rows'
 //                     runs of entries within the columns are found by bisection, 128 rows at a time, and added one row after the other
+// sparse_dropped      bytes 16*n + 4*B*B/2 of row starts, cached; a Philox call an entry. A block a row: where its entries go is a sum over the
+//                     rows before it, of which each block makes its own
 // n entries in the minibatch's rows, which are order[clock[1] + b], or b where there is no order; columns ascend in a row. Sums go by columns
 // or by rows in their order, times clock[knob] (knob >= 0), or 1 minus that. any size, no alignment required. measured: not yet on a GPU
 #include "activation.cuh"
 #include "common.cuh"
+#include "random.cuh"
 
 namespace sparse {
 
@@ -49,6 +52,34 @@ extern "C" __global__ void sparse_dense(float* y, const unsigned* starts, const 
     const unsigned row = sparse::row_of(order, clock, b);
     const float scale = sparse::scale_of(clock, knob, rest);
     for (unsigned e = starts[row] + threadIdx.x; e < starts[row + 1]; e += blockDim.x) to[columns[e]] += scale * values[e];
+}
+
+// The rows, one after the other, with a row's entry at column c dropped by the element's number of (stream, step): zero, or times `scale`.
+extern "C" __global__ void sparse_dropped(unsigned* to_starts, unsigned* to_columns, float* to_values, const unsigned* starts,
+                                          const unsigned* columns, const float* values, const unsigned* order, const unsigned* clock, int rows,
+                                          int cols, float p, float scale, unsigned stream, unsigned seed_low, unsigned seed_high) {
+    const int b = static_cast<int>(blockIdx.x);
+    const bool inside = b < rows;
+    // Exact: numbers of entries.
+    const unsigned before = static_cast<unsigned>(block_sum_of<double>(inside ? b : 0, [=](int i) {
+        const unsigned row = sparse::row_of(order, clock, i);
+        return static_cast<double>(starts[row + 1] - starts[row]);
+    }));
+    if (!inside) return;
+    const unsigned row = sparse::row_of(order, clock, b), begin = starts[row], entries = starts[row + 1] - begin;
+    if (threadIdx.x == 0) {
+        to_starts[b] = before;
+        if (b == rows - 1) to_starts[rows] = before + entries;
+    }
+    const RandomKey key = {seed_low, seed_high, stream, clock[0]};
+    for (unsigned i = threadIdx.x; i < entries; i += blockDim.x) {
+        const unsigned c = columns[begin + i], element = static_cast<unsigned>(b) * static_cast<unsigned>(cols) + c;
+        float u[4];
+        uniforms(key, element / 4, u);
+        const float low = element & 1 ? u[1] : u[0], high = element & 1 ? u[3] : u[2];
+        to_columns[before + i] = c;
+        to_values[before + i] = (element & 2 ? high : low) >= p ? values[begin + i] * scale : 0.0f;
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(256)

@@ -185,6 +185,33 @@ pub fn fill_uniform(out: &mut [f32], key: Key, first: u64) {
     );
 }
 
+/// Uniform numbers on [0, 1), these elements; equal lengths.
+pub fn uniforms_at(out: &mut [f32], key: Key, elements: &[u32]) {
+    assert_eq!(out.len(), elements.len(), "uniforms_at: a number an element");
+    vectorised(
+        #[inline(always)]
+        || gathered(out, key, elements),
+    );
+}
+
+/// A counter an element, of which one word is used.
+#[inline(always)]
+fn gathered(out: &mut [f32], key: Key, elements: &[u32]) {
+    let of = |element: u32| {
+        let w = words(key, u64::from(element / 4));
+        let (low, high) = (if element & 1 == 0 { w[0] } else { w[1] }, if element & 1 == 0 { w[2] } else { w[3] });
+        to_uniform(if element & 2 == 0 { low } else { high })
+    };
+    let mut blocks = out.chunks_exact_mut(LANES);
+    let mut elements = elements.chunks_exact(LANES);
+    for (out, elements) in (&mut blocks).zip(&mut elements) {
+        for lane in 0..LANES {
+            out[lane] = of(elements[lane]);
+        }
+    }
+    blocks.into_remainder().iter_mut().zip(elements.remainder()).for_each(|(out, &e)| *out = of(e));
+}
+
 /// Standard normal numbers, elements `first ..`.
 pub fn fill_normal(out: &mut [f32], key: Key, first: u64) {
     vectorised(

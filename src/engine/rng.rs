@@ -30,6 +30,11 @@ pub fn fill_uniform(out: &mut [f32], seed: u64, stream: u32, step: u32, first: u
     random::fill_uniform(out, key(seed, stream, step), first as u64);
 }
 
+/// `out[i]` becomes element `elements[i]` of [`uniform`], vectorised; equal lengths.
+pub fn uniforms_at(out: &mut [f32], seed: u64, stream: u32, step: u32, elements: &[u32]) {
+    random::uniforms_at(out, key(seed, stream, step), elements);
+}
+
 /// `out[i]` becomes element `first + i` of [`normal`], vectorised.
 pub fn fill_normal(out: &mut [f32], seed: u64, stream: u32, step: u32, first: usize) {
     random::fill_normal(out, key(seed, stream, step), first as u64);
@@ -158,6 +163,16 @@ mod tests {
                     assert_eq!(z[i].to_bits(), normal(SEED, 3, 7, element).to_bits(), "normal {element}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn gathered_elements_are_the_same_as_single_ones() {
+        for n in [0, 1, 15, 16, 17, 100] {
+            let elements: Vec<u32> = (0..n).map(|i| (i * i * 7919 + 3 * i) as u32).collect();
+            let mut u = vec![-1.0; n];
+            uniforms_at(&mut u, SEED, 3, 7, &elements);
+            assert!(u.iter().zip(&elements).all(|(u, &e)| u.to_bits() == uniform(SEED, 3, 7, e).to_bits()), "{n}");
         }
     }
 

@@ -157,6 +157,7 @@ mod tests {
         let plain = super::sparse::testing::rows_of(&mut s, [rows, p], &values(rows * p, 8), Var::NONE);
         let (target, logits) = (s.sparse(&plain, rows), s.leaf([rows, p], &[0.5; 36]));
         s.bce_with_logits(logits, target, 3.0);
+        s.dropout(target, 0.5, 9);
         let both = s.mix(one, two, knob);
         let y = s.linear(both, w, Var::NONE, Relu);
         let near = s.mean_square(y, both);

@@ -7,7 +7,7 @@
 //!   - kernels  corrupt_fwd, dropout_fwd, dropout_bwd (kernels/noise.cu)
 //!
 //! The mask and the normals are functions of (seed, stream, step number, element): the same on every device. An element stays if its
-//! uniform number is at least p. Outside training `dropout` is the identity and `corrupt` only fills what is missing.
+//! uniform number is at least p. A sparse x stays sparse where its zeros are zeros (`ops/sparse/dropout.rs`). Outside training `dropout` is the identity and `corrupt` only fills what is missing.
 //! Source: Gala et al. 2019, section 3 and the authors' code (Gaussian noise first, then dropout).
 
 use crate::device::cpu;
@@ -105,8 +105,12 @@ impl Step {
         if !self.training() || p == 0.0 {
             return x;
         }
+        let scale = survivors_scale(p);
+        if let Some(dropped) = self.sparse_dropout(x, p, scale, stream) {
+            return dropped;
+        }
         let x = self.dense(x);
-        let (n, scale) = (self.size(x), survivors_scale(p));
+        let n = self.size(x);
         let y = self.alloc(self.dims(x));
         if self.on_cpu() {
             let (seed, step) = (self.seed(), self.step_number());

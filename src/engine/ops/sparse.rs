@@ -4,7 +4,7 @@
 //!   backward  dW = duᵀ·Δ + (Σ_b du)·baseᵀ               x itself is data and gets none
 //!   dense     x_b = base, then + λ v at every entry (column, v) of row b, a term after the other
 //!   shapes    x [B cells, D features], W [H hidden, D], base [1, D] or none, b [1, H] or none, y [B, H]
-//!   kernels   sparse_linear_fwd, sparse_linear_bwd, sparse_dense                                        (kernels/sparse.cu)
+//!   kernels   sparse_linear_fwd, sparse_linear_bwd, sparse_dense, sparse_dropped (see `dropout`)          (kernels/sparse.cu)
 //!
 //! On the processor the entries are first sorted for the products (`device/cpu_gemm/sparse.rs`), once a minibatch; W·base comes out of
 //! the same passage over W. On a GPU the rows are read where they lie, and W·base is a product of its own. Sums run by columns (forward)
@@ -245,6 +245,7 @@ fn views_of<'a>(parts: [[&'a [f32]; 4]; 2], scales: [Option<f32>; 2], start: usi
     })
 }
 
+mod dropout;
 #[cfg(test)]
 pub(super) mod testing;
 #[cfg(test)]

@@ -111,12 +111,55 @@ fn what_needs_dense_values_gets_the_same_as_of_the_dense_twin() {
         let (x, twin) = (s.sparse(&rows, n), s.constant([n, d], &values));
         let (sd, y) = (s.constant([1, d], &[0.1; 21]), s.constant([n, d], &super::super::testing::values(n * d, 2)));
         let of = |s: &mut Step, x: Var| {
-            let all = [s.corrupt(x, sd, 0.3, 4), s.dropout(x, 0.5, 6), s.rows_part(x, 2, 3), s.stacked(&[x, x])];
+            let all = [s.corrupt(x, sd, 0.3, 4), s.rows_part(x, 2, 3), s.stacked(&[x, x])];
             let losses = [s.mean_square(y, x), s.masked_mae(y, x, Var::NONE, MissingIn::All)];
             all.into_iter().chain(losses).map(|v| s.download(v).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(of(&mut s, x), of(&mut s, twin), "{device}");
     }
+}
+
+#[test]
+fn dropout_keeps_and_drops_what_it_would_of_the_dense_twin_and_stays_sparse() {
+    // Enough entries that the processor draws in parts.
+    for [n, d] in [[9, 21], [1, 1], [40, 700]] {
+        for (device, mut s) in steps() {
+            let order = s.resident([1, n + 2]).unwrap();
+            let reversed: Vec<u32> = [0, 0].into_iter().chain((0..n as u32).rev()).collect();
+            s.upload(order, &reversed).unwrap();
+            s.begin(true, 3, 2).unwrap();
+            let values = sparse_values([n, d], 1);
+            let rows = crate::engine::SparseRows { order, ..rows_of(&mut s, [n, d], &values, Var::NONE) };
+            let x = s.sparse(&rows, n);
+            let twin = s.dense(x);
+            let [dropped, same] = [s.dropout(x, 0.4, 6), s.dropout(twin, 0.4, 6)];
+            assert!(s.is_sparse(dropped) && !s.is_sparse(same), "{device}");
+            let w = s.leaf([3, d], &super::super::testing::values(3 * d, 5));
+            let y = s.linear(dropped, w, Var::NONE, Activation::Identity);
+            let dense = s.dense(dropped);
+            assert_eq!(s.download(dense).unwrap(), s.download(same).unwrap(), "{device}");
+            let gradient = |s: &mut Step, y: Var| {
+                let dy = s.constant([n, 3], &super::super::testing::values(3 * n, 6));
+                s.backward_from(y, dy);
+                let dw = s.grad(w).unwrap();
+                s.download(dw).unwrap()
+            };
+            let dw = gradient(&mut s, y);
+            s.forget_gradients();
+            let y = s.linear(same, w, Var::NONE, Activation::Identity);
+            let expected = gradient(&mut s, y);
+            let scale = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            assert!(dw.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 1e-5 * scale), "{device}");
+        }
+    }
+    // What a zero stands for is dropped, too.
+    let mut s = Step::new(crate::device::Device::cpu(), 0, crate::engine::Precision::F32).unwrap();
+    s.begin(true, 1, 0).unwrap();
+    let base = s.constant([1, 3], &[1.0; 3]);
+    let rows = rows_of(&mut s, [2, 3], &[0.0, 2.0, 0.0, 0.0, 0.0, 3.0], base);
+    let x = s.sparse(&rows, 2);
+    let y = s.dropout(x, 0.5, 1);
+    assert!(!s.is_sparse(y));
 }
 
 #[test]
