@@ -341,6 +341,20 @@ impl Modality {
         }
     }
 
+    /// A row as it is stored: its values, or the columns and the values of a sparse one. `None` past the end of the file.
+    pub fn stored_row(&self, row: usize) -> Option<[&[u8]; 2]> {
+        match &self.values {
+            Values::Dense { array, .. } => {
+                let width = array.bytes().len() / self.cells().max(1);
+                Some([array.bytes().get(row * width..(row + 1) * width)?, &[]])
+            }
+            Values::Sparse { indptr, wide, indices, data } => {
+                let (start, end) = (pointer(indptr, *wide, row)?, pointer(indptr, *wide, row + 1)?);
+                Some([indices.bytes().get(4 * start..4 * end)?, data.bytes().get(4 * start..4 * end)?])
+            }
+        }
+    }
+
     /// Writes a row's raw values to `out` `[features]`, missing ones as NaN.
     #[track_caller]
     pub fn row_into(&self, row: usize, out: &mut [f32]) -> Result<()> {

@@ -96,7 +96,7 @@ pub const METRICS: &[Metric] = &[
     metric("silhouette.TYPE.specific.A", Neither, "the same of the space that is A's alone"),
     metric("silhouette.TYPE.table.shared", Neither, "the same of the learned shared table"),
     metric("silhouette.TYPE.table.specific.A", Neither, "the same of A's learned table"),
-    metric("r2.TYPE.shared", Neither, "share of a numeric label that is linear in the shared space, mean of the encoders"),
+    metric("r2.TYPE.shared", Neither, "share of a numeric or two-class label that is linear in the shared space, mean of the encoders"),
     metric("r2.TYPE.shared.A", Neither, "the same of A's encoder"),
     metric("r2.TYPE.specific.A", Neither, "the same of the space that is A's alone"),
     metric("r2.TYPE.table.shared", Neither, "the same of the learned shared table"),

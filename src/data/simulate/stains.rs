@@ -35,7 +35,7 @@ pub(super) const RECIPE: RecipeSpec = RecipeSpec {
 
 /// Networks of a size that a processor trains in minutes; with a GPU leave them out.
 const TRAIN: &str = "[apollo]\nchannels = [16, 32, 64]\nchannels_specific = 24\nlatent = 16\nlatent_specific = 8\nbatch_size = 128\n\
-                     epochs = 150\nepochs2 = 60\nlr = 0.001\nlr_tables = 0.02\ncondition = \"stain\"\ncondition_width = 16\n";
+                     epochs = 80\nepochs2 = 80\nlr = 0.001\nlr_tables = 0.02\ncondition = \"stain\"\ncondition_width = 16\n";
 
 const SIDE: usize = 32;
 const NAMES: [&str; 2] = ["chromatin", "protein"];

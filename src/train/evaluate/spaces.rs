@@ -6,7 +6,8 @@
 //! | `shared` | the mean of `shared.A` over the modalities |
 //! | `table.shared`, `table.specific.A` | the learned tables of a model with latent optimisation: training cells alone |
 //!
-//! A column of at most [`MOST_CLASSES`] labels is classes, a column of numbers is numbers; one of few numbers is both.
+//! A column of at most [`MOST_CLASSES`] labels is classes, a column of numbers is numbers; one of few numbers is both, and so is one of two
+//! classes, which count as 0 and 1.
 
 use super::Trained;
 use crate::data::Dataset;
@@ -123,7 +124,10 @@ fn measured(code: &Code, labels: &Labels, held: &[bool], held_out: bool, seed: u
     if apart.is_some_and(|s| s.sampled) {
         metrics.note(format!("silhouettes of spaces are of {EXACT} cells, drawn by the seed"));
     }
-    let numbers: Option<Vec<f32>> = labels.classes.iter().map(|c| c.parse::<f32>().ok().filter(|v| v.is_finite())).collect();
+    let numbers: Option<Vec<f32>> = match labels.classes.len() {
+        2 => Some(vec![0.0, 1.0]),
+        _ => labels.classes.iter().map(|c| c.parse::<f32>().ok().filter(|v| v.is_finite())).collect(),
+    };
     let explained = numbers.and_then(|n| linear::r2(cells, &classes.iter().map(|&(row, c)| (row, n[c as usize])).collect::<Vec<_>>()));
     [apart.map(|s| s.value), explained]
 }
@@ -152,7 +156,8 @@ mod tests {
         let mut told = |code: &Code, labels: &Labels, held_out| measured(code, labels, &held, held_out, 0, &mut notes);
         let [apart, explained] = told(&code, &column(&["-1", "1"]), false);
         assert!(apart.unwrap() > 0.8 && explained.unwrap() > 0.95, "{apart:?} {explained:?}");
-        assert!(matches!(told(&code, &column(&["x", "y"]), false), [Some(_), None]));
+        assert_eq!(told(&code, &column(&["x", "y"]), false)[1], explained, "two classes are numbers");
+        assert!(matches!(told(&code, &column(&["x", "y", "z"]), false), [Some(_), None]));
         assert_eq!(told(&code, &column(&["-1", "1"]), true), [None, None], "nothing is held out");
         let many =
             Labels { column: "t".into(), classes: (0..n).map(|i| i.to_string()).collect(), rows: vec![(0..n as u32).map(Some).collect()] };
