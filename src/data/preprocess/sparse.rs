@@ -35,7 +35,8 @@ impl Preprocess {
             return Err(Error::Internal(format!("{} is not sparse", modality.name())));
         };
         let first = values.len();
-        columns.extend(indices.iter().map(|&i| i as u32));
+        // None is negative.
+        columns.extend_from_slice(bytemuck::cast_slice(indices));
         values.extend_from_slice(stored);
         // One zero stands for all that are not stored: the smallest value of a cell may be theirs.
         let unstored = stored.len() < self.features;
