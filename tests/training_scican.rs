@@ -106,7 +106,7 @@ fn classes_are_learnt_and_carried_over() {
     let of = |key: &str| metrics.number(key).unwrap_or_else(|| panic!("no {key}"));
     assert!(of("head_accuracy.rna") > 0.8, "{}", of("head_accuracy.rna"));
     // The most frequent of eight types alone has an F1 of 0.05.
-    for key in ["f1.macro", "f1.weighted", "f1.macro.genes", "head_f1.macro"] {
+    for key in ["f1.macro", "f1.weighted", "f1.macro.genes", "f1.macro.cca", "f1.weighted.within", "head_f1.macro"] {
         assert!((0.12..1.0).contains(&of(key)), "{key}: {}", of(key));
     }
     assert!(of("silhouette.modality").abs() < 0.3);
@@ -153,6 +153,7 @@ fn every_switch_changes_what_is_learnt() {
         "adv=mean",
         "tau=0.5",
         "noise=0.3",
+        "noise_class=0.5",
         "teacher=0.5",
         "alternate=epoch",
         "ramp=20",
@@ -280,7 +281,7 @@ fn the_kernels_give_the_processors_losses() {
     let dir = tempfile::tempdir().unwrap();
     let data = two_domain(dir.path(), 40);
     for options in [
-        &["n_top_genes=20", "batch_size=12", "w_center=0.1"][..],
+        &["n_top_genes=20", "batch_size=12", "w_center=0.1", "noise_class=0.5"][..],
         &["n_top_genes=20", "batch_size=12", "bn=joint", "alternate=epoch"],
         &["n_top_genes=20", "batch_size=12", "mode=unlabelled", "contrast=6", "clusters=5"],
     ] {

@@ -3,7 +3,7 @@
 //! [`METRICS`] lists every key of `metrics.json` that is computed here; [`Metrics`] holds values by key and prints or serialises them;
 //! [`evaluation`] fills it for the embeddings of a run. Then a file a subject, none of which knows a device, a file or a model:
 //! [`alignment`], [`silhouette`], [`transfer`], [`clustering`], [`agreement`], [`imputation`], [`linear`], [`unshared`], [`collapse`], and the
-//! closed-form [`baselines`] on [`pca`] and [`cca`] with the metrics of [`translation`].
+//! closed-form [`baselines`] on [`pca`] and [`cca`] (of cells without pairs: [`diagonal`]) with the metrics of [`translation`].
 //!
 //! Every result is the same for any number of threads, and a metric that cannot be said (no pairs, one class, one cell) is absent.
 
@@ -14,6 +14,7 @@ pub mod cca;
 pub mod clustering;
 pub mod collapse;
 pub mod comparison;
+pub mod diagonal;
 pub mod evaluation;
 pub mod forest;
 pub mod imputation;
@@ -86,8 +87,20 @@ pub const METRICS: &[Metric] = &[
     metric("head_accuracy.A", Higher, "A's labels by the model's own class head"),
     metric("f1.macro", Higher, "B's labels by a linear SVM on A's embedding, mean F1 of the classes"),
     metric("f1.macro.genes", Neither, "baseline: the same on the features as the model is given them"),
+    metric("f1.macro.cca", Neither, "baseline: the same on 20 canonical variables of the features, which need no pairs"),
+    metric(
+        "f1.macro.within",
+        Neither,
+        "baseline: labels of B's cells by a linear SVM on B's own labelled cells, by five folds or held out",
+    ),
     metric("f1.weighted", Higher, "the same as f1.macro, classes weighted by their cells"),
     metric("f1.weighted.genes", Neither, "baseline: the same on the features as the model is given them"),
+    metric("f1.weighted.cca", Neither, "baseline: the same on 20 canonical variables of the features, which need no pairs"),
+    metric(
+        "f1.weighted.within",
+        Neither,
+        "baseline: labels of B's cells by a linear SVM on B's own labelled cells, by five folds or held out",
+    ),
     metric("head_f1.macro", Higher, "B's labels by the model's own class head, mean F1 of the classes"),
     metric("silhouette.labels", Higher, "how apart the labels lie in the joint embedding"),
     metric("silhouette.modality", Lower, "how apart the modalities lie; 0 is mixed"),

@@ -29,6 +29,9 @@
 //! loss is of logits; the learning rate is constant. Batch norm goes by each pass's own statistics, as the program's (`bn`), and the
 //! embedding by those of each modality's training cells (`embed_bn`). `alternate=epoch` is the preprint's order of steps.
 //!
+//! `noise_class` is ours, 0 by default: r in CE and the mixed cells in ICT are seen with noise, so that classes are learnt from what many genes
+//! say together, as they must be told where the second modality's signals are fainter than the first's. `evaluate` tells what it is worth.
+//!
 //! Limitations: two modalities with features of the same names; no missing values; of codes only the second modality is generated.
 
 mod align;

@@ -6,6 +6,7 @@
 mod classifier;
 mod phenotype;
 mod spaces;
+mod transfer;
 
 use super::input::Input;
 use super::session::Session;
@@ -14,19 +15,15 @@ use crate::data::Dataset;
 use crate::data::labels::Labels;
 use crate::data::split::{self, Holdout, Split};
 use crate::error::Result;
-use crate::metrics::alignment::Labelled;
 use crate::metrics::imputation::Imputation;
 use crate::metrics::transfer::f1;
 use crate::metrics::{
-    Evaluated, Evaluation, Matrix, Metrics, PairSet, baseline_metrics, distribution_metrics, embedding_metrics, label_transfer,
-    translation_metrics,
+    Evaluated, Evaluation, Matrix, Metrics, PairSet, baseline_metrics, distribution_metrics, embedding_metrics, translation_metrics,
 };
 use std::path::Path;
 
 /// As many cells of a part, held out or trained on, enter the errors of a modality or a direction; more are drawn evenly.
 pub(crate) const MOST: usize = 4096;
-/// As many cells of a modality enter the support vector machine on features.
-const FEATURES_OF: usize = 20_000;
 
 impl Trained {
     /// Measures the run on a dataset; `labels` names a column, else the run's, else the dataset's default.
@@ -67,7 +64,7 @@ impl Trained {
                 head_accuracy(session, dataset, labels, &embeddings, &split, &mut metrics)?;
             }
             if common {
-                f1_of_features(session, dataset, labels, &split, seed, &mut metrics)?;
+                transfer::without_model(session, dataset, labels, &split, seed, &mut metrics)?;
             }
         }
         self.measure_spaces(dataset, asked, &embeddings, &split, &mut metrics)?;
@@ -125,45 +122,6 @@ fn unit_rows(rows: &[f32], width: usize) -> Vec<f32> {
         row.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
     }
     out
-}
-
-/// `f1.macro.genes`, `f1.weighted.genes`: the second modality's labels by a machine that learnt the first's from the features as the model
-/// is given them; what the embedding is to be compared with.
-fn f1_of_features(
-    session: &mut Session,
-    dataset: &Dataset,
-    labels: &Labels,
-    split: &Split,
-    seed: u64,
-    metrics: &mut Metrics,
-) -> Result<()> {
-    let any_held = split.held.iter().flatten().any(|&h| h);
-    let mut features = |m: usize, held_out: bool| -> Result<(Vec<f32>, Vec<Option<u32>>)> {
-        let rows = at_most(FEATURES_OF, &if held_out { split.held_out(m) } else { split.training(m) });
-        let mut x = vec![0.0; rows.len() * session.inputs[m].width()];
-        session.inputs[m].rows(dataset.modality(m), &rows, &mut x)?;
-        Ok((x, rows.iter().map(|&r| labels.rows[m][r as usize]).collect()))
-    };
-    let (learn, known) = features(0, false)?;
-    for (held_out, suffix) in [(any_held, ""), (false, ".train")].into_iter().take(1 + usize::from(any_held)) {
-        let (told, wanted) = features(1, held_out)?;
-        let part = |x, labels: &[Option<u32>]| {
-            let cells = Matrix::new(x, labels.len(), x.len() / labels.len().max(1));
-            (cells, cells.all_rows())
-        };
-        let ((a, a_rows), (b, b_rows)) = (part(&learn, &known), part(&told, &wanted));
-        let learn = Labelled { cells: a, rows: &a_rows, labels: &known };
-        let told = Labelled { cells: b, rows: &b_rows, labels: &wanted };
-        if let Some(f) = label_transfer(learn, told, seed, metrics) {
-            metrics.set(format!("f1.macro.genes{suffix}"), f.of_classes);
-            metrics.set(format!("f1.weighted.genes{suffix}"), f.of_cells);
-        }
-    }
-    let most = dataset.modalities().iter().map(|m| m.cells()).max().unwrap_or(0);
-    if most > FEATURES_OF {
-        metrics.note(format!("f1.*.genes are of {FEATURES_OF} of a modality's cells, drawn evenly"));
-    }
-    Ok(())
 }
 
 /// `head_accuracy.A`: how often the model's own class head is right, on held-out and on training cells; `head_f1.macro`: the mean F1 of its

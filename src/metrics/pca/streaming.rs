@@ -30,6 +30,27 @@ pub trait Rows {
     fn read(&mut self, first: usize, out: &mut [f32]) -> Result<()>;
 }
 
+impl Rows for Matrix<'_> {
+    fn shape(&self) -> [usize; 2] {
+        [self.rows(), self.cols()]
+    }
+
+    fn read(&mut self, first: usize, out: &mut [f32]) -> Result<()> {
+        let d = self.cols();
+        out.copy_from_slice(&self.values()[first * d..][..out.len()]);
+        Ok(())
+    }
+}
+
+/// XᵀX of cells as they are, [features, features], in one pass.
+pub fn gram(cells: &mut dyn Rows) -> Result<Vec<f64>> {
+    let [n, d] = cells.shape();
+    if n == 0 || d == 0 {
+        return Ok(vec![0.0; d * d]);
+    }
+    Blocks::of(cells).squares(None)
+}
+
 impl Pca {
     /// As [`Pca::fit`], of cells that need not fit in memory.
     pub fn fit_streaming(cells: &mut dyn Rows, k: usize, seed: u64) -> Result<Option<Pca>> {
@@ -48,7 +69,7 @@ impl Pca {
         if k == 0 {
             return Ok(None);
         }
-        let mut blocks = Blocks { rows: (BLOCK / d).clamp(1, n), x: Vec::new(), product: Vec::new(), cells };
+        let mut blocks = Blocks::of(cells);
         let mean = blocks.mean()?;
         let found = if d <= exact { blocks.by_covariance(&mean, k)? } else { Some(blocks.by_iteration(&mean, k, seed)?) };
         Ok(found.and_then(|(components, sums)| Pca::of(mean, &components, &sums, n, NEGLIGIBLE * sums[0])))
@@ -63,7 +84,13 @@ struct Blocks<'a> {
     product: Vec<f32>,
 }
 
-impl Blocks<'_> {
+impl<'a> Blocks<'a> {
+    /// Of one cell and one feature at least.
+    fn of(cells: &'a mut dyn Rows) -> Self {
+        let [n, d] = cells.shape();
+        Blocks { rows: (BLOCK / d).clamp(1, n), x: Vec::new(), product: Vec::new(), cells }
+    }
+
     /// The mean is taken off every cell where there is one.
     fn each(&mut self, mean: Option<&[f64]>, mut visit: impl FnMut(&[f32], usize, &mut Vec<f32>)) -> Result<()> {
         let [n, d] = self.cells.shape();
@@ -87,14 +114,21 @@ impl Blocks<'_> {
         Ok(mean)
     }
 
-    fn by_covariance(&mut self, mean: &[f64], k: usize) -> Result<Option<Found>> {
-        let d = mean.len();
+    /// Σ (x - m)(x - m)ᵀ.
+    fn squares(&mut self, mean: Option<&[f64]>) -> Result<Vec<f64>> {
+        let [_, d] = self.cells.shape();
         let mut c = vec![0.0f64; d * d];
-        self.each(Some(mean), |x, rows, product| {
+        self.each(mean, |x, rows, product| {
             product.resize(d * d, 0.0);
             multiply(Layout::TN, [d, d, rows], product, x, x);
             add(&mut c, product);
         })?;
+        Ok(c)
+    }
+
+    fn by_covariance(&mut self, mean: &[f64], k: usize) -> Result<Option<Found>> {
+        let d = mean.len();
+        let mut c = self.squares(Some(mean))?;
         let Some((w, q)) = symmetric_eigen(&mut c, d) else { return Ok(None) };
         let components = (0..k).flat_map(|j| (0..d).map(move |i| (i, d - 1 - j))).map(|(i, j)| q[i * d + j]).collect();
         Ok(Some((components, w.iter().rev().take(k).copied().collect())))
@@ -156,20 +190,6 @@ mod tests {
     use super::super::tests::data;
     use super::*;
 
-    struct Held<'a>(Matrix<'a>);
-
-    impl Rows for Held<'_> {
-        fn shape(&self) -> [usize; 2] {
-            [self.0.rows(), self.0.cols()]
-        }
-
-        fn read(&mut self, first: usize, out: &mut [f32]) -> Result<()> {
-            let d = self.0.cols();
-            out.copy_from_slice(&self.0.values()[first * d..][..out.len()]);
-            Ok(())
-        }
-    }
-
     #[test]
     fn what_passes_by_gives_the_components_of_what_is_held() {
         // More than one block each way: 2^20 values are 6,553 cells of 160 features.
@@ -178,7 +198,7 @@ mod tests {
             let m = Matrix::new(&values, n, d);
             let want = Pca::fit(m, &m.all_rows(), 5, 0).expect("finite");
             for exact in [2000, 10] {
-                let got = Pca::fit_streaming_above(&mut Held(m), 5, 1, 0, exact).unwrap().expect("finite");
+                let got = Pca::fit_streaming_above(&mut { m }, 5, 1, 0, exact).unwrap().expect("finite");
                 assert_eq!(got.len(), 5);
                 // The three directions that are in the data; the rest is noise of nearly equal size, whose directions mean nothing.
                 for k in 0..3 {
@@ -195,8 +215,8 @@ mod tests {
     fn few_values_are_decomposed_as_if_they_had_been_held() {
         let values = data(60, 40);
         let m = Matrix::new(&values, 60, 40);
-        let (a, b) = (Pca::fit(m, &m.all_rows(), 3, 0).unwrap(), Pca::fit_streaming(&mut Held(m), 3, 0).unwrap().unwrap());
+        let (a, b) = (Pca::fit(m, &m.all_rows(), 3, 0).unwrap(), Pca::fit_streaming(&mut { m }, 3, 0).unwrap().unwrap());
         assert_eq!(a.components, b.components);
-        assert!(Pca::fit_streaming_above(&mut Held(Matrix::new(&[3.0; 8], 4, 2)), 2, 0, 0, 2000).unwrap().is_none());
+        assert!(Pca::fit_streaming_above(&mut Matrix::new(&[3.0; 8], 4, 2), 2, 0, 0, 2000).unwrap().is_none());
     }
 }

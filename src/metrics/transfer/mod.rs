@@ -11,4 +11,4 @@ pub use f1::{F1, f1};
 pub use folds::{Accuracy, stratified_folds};
 pub use hierarchy::{Hierarchy, Level, Merging};
 pub use qda::{Covariance, Qda, Scores, Settings, cross_validate, hold_out};
-pub use svm::LinearSvm;
+pub use svm::{LinearSvm, cross_validated};

@@ -94,6 +94,14 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     option("clusters", Per::Run, Kind::Int { min: 2, max: 4096 }, "25", "clusters of the cluster head"),
     option("noise", Per::Run, POSITIVE, "1", "standard deviation of the noise that makes two copies of a cell"),
     option(
+        "noise_class",
+        Per::Run,
+        POSITIVE,
+        "0",
+        "standard deviation of the noise on cells that classes are learnt from and on mixed ones; carries labels over more surely at 2, where \
+         the second modality's signals are faint",
+    ),
+    option(
         "teacher",
         Per::Run,
         Kind::Float { min: 0.0, max: 0.999999 },
@@ -188,7 +196,7 @@ pub(super) fn resolve(settings: &mut Settings, facts: &Facts) -> Result<()> {
     // The largest power of two of which two fit.
     let half = 1usize << (fewest / 2).max(1).ilog2();
     settings.fill("batch_size", "", Value::Int(if fewest < BATCH { half.max(2) } else { BATCH } as i64));
-    for key in ["w_class", "w_ict", "w_center"] {
+    for key in ["w_class", "w_ict", "w_center", "noise_class"] {
         if !labelled && settings.get(key)?.float()? > 0.0 {
             return Err(Error::usage(format!("{key} needs classes, which mode = unlabelled does not learn: leave it out, or mode")));
         }

@@ -34,6 +34,9 @@ pub struct Represent {
     /// [1, features], constant: the noise's deviation.
     noise: Var,
     streams: [[u32; 2]; 2],
+    /// The noise on cells whose class is learnt, if there is any; its streams for the first modality's cells and for mixed ones.
+    class_noise: Option<Var>,
+    class_streams: [u32; 2],
     lambda: Knob,
     half: Knob,
     teacher: Option<Teacher>,
@@ -86,6 +89,10 @@ impl Represent {
             None => Var::NONE,
         };
         let noise = constant(s, &vec![float("noise")?; features])?;
+        let class_noise = match float("noise_class")? {
+            0.0 => None,
+            deviation => Some(constant(s, &vec![deviation; features])?),
+        };
         let stream = |m: usize, copy: usize| init::stream_of(&format!("noise.{}.{copy}", modalities[m].name));
         let mut terms = Vec::new();
         let name = |m: usize| &modalities[m].name;
@@ -110,6 +117,8 @@ impl Represent {
             taus: [float("tau")?, float("cluster_tau")?],
             noise,
             streams: [0, 1].map(|m| [0, 1].map(|copy| stream(m, copy))),
+            class_noise,
+            class_streams: ["noise.class", "noise.mixed"].map(init::stream_of),
             lambda: s.knob(0.5),
             half: s.knob(0.5),
             teacher: None,
@@ -146,6 +155,11 @@ impl Represent {
         }
     }
 
+    /// What the classifier sees of cells, the first modality's (0) or mixed ones (1), in training: the averaged network sees them as they are.
+    fn learnt_from(&self, s: &mut Step, x: Var, which: usize) -> Var {
+        self.class_noise.map_or(x, |noise| s.corrupt(x, noise, 0.0, self.class_streams[which]))
+    }
+
     pub fn losses(&self, s: &mut Step, cells: &Minibatch, losses: &mut Losses) {
         let [r, t] = [cells.x[0], cells.x[1]];
         let [class, consistency, centre] = self.weights;
@@ -153,15 +167,16 @@ impl Represent {
         let copied = [0, 1].map(|m| self.nce[m].iter().any(|w| *w > 0.0) || (m == 1 && self.classifier.is_some()));
         let copies = |s: &mut Step, m: usize| self.streams[m].map(|stream| s.corrupt(cells.x[m], self.noise, 0.0, stream));
         let encode = &self.encoder;
-        let (mut clean, mut noisy) = (Var::NONE, [[Var::NONE; 2]; 2]);
+        let learnt = self.learnt_from(s, r, 0);
+        let (mut told, mut noisy) = (Var::NONE, [[Var::NONE; 2]; 2]);
         match (self.classifier.is_some(), copied) {
             (true, [false, _]) => {
                 let [a, b] = copies(s, 1);
-                [clean, noisy[1][0], noisy[1][1]] = self.sharing.pass(s, [r, a, b], encode);
+                [told, noisy[1][0], noisy[1][1]] = self.sharing.pass(s, [learnt, a, b], encode);
             }
             (true, [true, _]) => {
                 let ([a, b], [c, d]) = (copies(s, 0), copies(s, 1));
-                [clean, noisy[0][0], noisy[0][1], noisy[1][0], noisy[1][1]] = self.sharing.pass(s, [r, a, b, c, d], encode);
+                [told, noisy[0][0], noisy[0][1], noisy[1][0], noisy[1][1]] = self.sharing.pass(s, [learnt, a, b, c, d], encode);
             }
             (false, [true, true]) => {
                 let ([a, b], [c, d]) = (copies(s, 0), copies(s, 1));
@@ -176,7 +191,7 @@ impl Represent {
         if let Some(classifier) = self.classifier.filter(|_| class > 0.0) {
             let term = match cells.labels.first() {
                 Some(&y) => {
-                    let logits = classifier.forward(s, clean);
+                    let logits = classifier.forward(s, told);
                     s.cross_entropy(logits, Target::Labels(y), self.class_weights)
                 }
                 None => Var::NONE,
@@ -204,6 +219,7 @@ impl Represent {
             let head = averaged(s, &classifier, &teacher.averages[1]);
             let said = self.sharing.pass(s, [r, t], &encoder).map(|h| head.forward(s, h));
             let mixed = s.mix(r, t, lambda);
+            let mixed = self.learnt_from(s, mixed, 1);
             let h = self.encoder.forward(s, mixed);
             let logits = classifier.forward(s, h);
             losses.push((s.consistency(logits, said, lambda), Weight::Fixed(consistency)));
