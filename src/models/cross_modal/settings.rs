@@ -54,6 +54,13 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         "auto",
         "known pairs of a step, drawn afresh; 0: all of them; auto: 128 (image 32)",
     ),
+    option(
+        "w_cross",
+        Per::Run,
+        POSITIVE,
+        "auto",
+        "image: weight of the error of known pairs translated both ways, 0; not in the paper, whose pairs meet in the code alone",
+    ),
     option("noise", Per::Run, Kind::Bool, "auto", "fc: decode the code with standard normal noise in training, false"),
     option(
         "input_dropout",
@@ -68,6 +75,13 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         Kind::Bool,
         "auto",
         "image: whether image networks go on learning after pretraining, false (true where all are images)",
+    ),
+    option(
+        "augment",
+        Per::Run,
+        Kind::Choice(&["none", "dihedral"]),
+        "auto",
+        "image: dihedral turns and mirrors every image at random in training, eight ways, for square images with no up and down; none",
     ),
     option(
         "pretrain_epochs",
@@ -127,6 +141,8 @@ fn defaults() -> Vec<(&'static str, PerInstance)> {
         ("w_cls", float(10.0, 1.0)),
         ("w_kl", [None, Some(Value::Float(1e-8))]),
         ("anchor_pairs", int(128, 32)),
+        ("w_cross", [None, Some(Value::Float(0.0))]),
+        ("augment", [None, Some(Value::Word("none".into()))]),
         ("noise", [Some(Value::Bool(false)), None]),
         ("input_dropout", [Some(Value::Float(0.0)), None]),
         ("train_image", [None, Some(Value::Bool(false))]),
@@ -227,6 +243,17 @@ pub(super) fn resolve(settings: &mut Settings, facts: &Facts) -> Result<()> {
     settings.fill("w_anch", "", Value::Float(if facts.pairs > 0 && !image { 0.1 } else { 0.0 }));
     if facts.pairs == 0 && settings.get("w_anch")?.float()? > 0.0 {
         return Err(Error::usage("w_anch weighs known pairs, and there are none: import them with --pairs, or leave w_anch out"));
+    }
+    if image && facts.pairs == 0 && settings.get("w_cross")?.float()? > 0.0 {
+        return Err(Error::usage("w_cross weighs known pairs, and there are none: import them with --pairs, or leave w_cross out"));
+    }
+    if image && settings.get("augment")?.word()? == "dihedral" {
+        let oblong = facts.modalities.iter().find_map(|m| m.image.filter(|[_, h, w]| h != w).map(|image| (&m.name, image)));
+        if let Some((name, [_, h, w])) = oblong {
+            return Err(Error::usage(format!(
+                "augment = dihedral turns squares, and images of {name} are {h} x {w} as the network sees them: set augment=none"
+            )));
+        }
     }
     settings.fill("classes", "", Value::Int(facts.classes as i64));
     let classes = settings.get("classes")?.count()?;
