@@ -34,7 +34,7 @@ mod images;
 mod settings;
 mod variational;
 
-use self::settings::{Class, class_of};
+use self::settings::{Anchor, Class, class_of};
 use super::settings::Settings;
 use super::{Losses, Minibatch, Modality, Model, ModelSpec, PassOver, Phase, Sampling, Stopping, pair_index};
 use crate::engine::nn::Linear;
@@ -86,7 +86,7 @@ pub struct CrossModal {
     shared: [Linear; 2],
     head: Option<Linear>,
     adversaries: Adversaries,
-    squared_anchors: bool,
+    anchor: Anchor,
     noise: bool,
     latent: usize,
     /// Of reconstruction, adversary, classes, anchors.
@@ -161,7 +161,7 @@ impl CrossModal {
             shared,
             head,
             adversaries,
-            squared_anchors: settings.get("anchor")?.word()? == "l2",
+            anchor: Anchor::of_settings(settings)?,
             noise: settings.get("noise")?.flag()?,
             latent,
             weights,
@@ -238,7 +238,7 @@ impl Model for CrossModal {
             } else {
                 let [a, b] = [d.i, d.j].map(|m| s.rows_part(cells.shared[m], rows, cells.anchors));
                 let w = s.rows_part(pair, rows, cells.anchors);
-                if self.squared_anchors { s.masked_mse(a, b, w, MissingIn::All) } else { s.masked_mae(a, b, w, MissingIn::All) }
+                self.anchor.of(s, a, b, w)
             };
             losses.push((term, Weight::Fixed(anch)));
         }

@@ -14,7 +14,7 @@
 //! image alone, as features measured on a cell do not know how it lay.
 
 use super::adversary::{self, Adversaries, DISCRIMINATORS, labels_of};
-use super::settings::{Class, class_of};
+use super::settings::{Anchor, Class, class_of};
 use super::variational::{FeatureNet, ImageNet, Net};
 use crate::engine::nn::Linear;
 use crate::engine::ops::activation::Activation;
@@ -57,7 +57,7 @@ pub struct Variational {
     /// Of reconstruction, adversary, classes, divergence, anchors, translation; of divergence and classes in pretraining.
     weights: [f32; 6],
     pretraining: [f32; 2],
-    squared_anchors: bool,
+    anchor: Anchor,
     anchors: usize,
     terms: Vec<Vec<String>>,
     phases: Vec<Phase>,
@@ -122,7 +122,7 @@ impl Variational {
             latent,
             weights,
             pretraining: [float("pretrain_kl")? as f32, float("pretrain_cls")? as f32],
-            squared_anchors: settings.get("anchor")?.word()? == "l2",
+            anchor: Anchor::of_settings(settings)?,
             anchors,
             terms: Vec::new(),
             phases: Vec::new(),
@@ -257,7 +257,7 @@ impl Variational {
         for d in self.adversaries.list.iter().filter(|_| anch > 0.0) {
             let term = self.known(s, cells, [d.i, d.j]).map_or(Var::NONE, |w| {
                 let [a, b] = [d.i, d.j].map(|m| s.rows_part(codes[m][0], rows, cells.anchors));
-                if self.squared_anchors { s.masked_mse(a, b, w, MissingIn::All) } else { s.masked_mae(a, b, w, MissingIn::All) }
+                self.anchor.of(s, a, b, w)
             });
             losses.push((term, Weight::Fixed(anch)));
         }

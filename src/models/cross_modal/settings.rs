@@ -1,7 +1,9 @@
 //! The options of both instances, and what is worked out from the data.
 
+use crate::engine::ops::losses::MissingIn;
+use crate::engine::{Step, Var};
 use crate::error::{Error, Result};
-use crate::models::options::{Kind, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
+use crate::models::options::{Kind, MIN_DETECTED, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
 use crate::models::settings::Settings;
 use crate::models::{Facts, Labels, inference};
 
@@ -46,7 +48,13 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     option("w_cls", Per::Run, POSITIVE, "auto", "weight of the class head's loss: 10 (image 1)"),
     option("w_kl", Per::Run, POSITIVE, "auto", "image: weight of the Kullback-Leibler divergence, summed over code and cells, 1e-8"),
     option("w_anch", Per::Run, POSITIVE, "auto", "weight of the distance of known pairs: 0.1 where there are any (image 0)"),
-    option("anchor", Per::Run, Kind::Choice(&["l1", "l2"]), "l1", "mean absolute or mean squared distance of known pairs"),
+    option(
+        "anchor",
+        Per::Run,
+        Kind::Choice(&["l1", "l2", "mse"]),
+        "l1",
+        "distance of known pairs: mean absolute difference, the paper's mean Euclidean distance, mean squared difference",
+    ),
     option(
         "anchor_pairs",
         Per::Run,
@@ -116,6 +124,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
     inference::PREPROCESS,
     inference::SPARSE,
+    MIN_DETECTED,
     TOP_GENES,
     TOP_GENES_BY,
 ];
@@ -156,6 +165,33 @@ fn defaults() -> Vec<(&'static str, PerInstance)> {
         ("halve_every", [Some(Value::Int(100_000)), None]),
         ("epochs", int(4000, 1000)),
     ]
+}
+
+/// How far known pairs are apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Anchor {
+    Absolute,
+    Euclidean,
+    Squared,
+}
+
+impl Anchor {
+    pub(super) fn of_settings(settings: &Settings) -> Result<Anchor> {
+        Ok(match settings.get("anchor")?.word()? {
+            "l2" => Anchor::Euclidean,
+            "mse" => Anchor::Squared,
+            _ => Anchor::Absolute,
+        })
+    }
+
+    /// Of codes a, b [pairs, latent], weighted by the pairs' [pairs, 1].
+    pub(super) fn of(self, s: &mut Step, a: Var, b: Var, weights: Var) -> Var {
+        match self {
+            Anchor::Absolute => s.masked_mae(a, b, weights, MissingIn::All),
+            Anchor::Euclidean => s.pair_length(a, b, weights),
+            Anchor::Squared => s.masked_mse(a, b, weights, MissingIn::All),
+        }
+    }
 }
 
 /// What labels are for.

@@ -56,7 +56,7 @@ CASES = {
     "images-turned": dict(
         of=dict(a=9, b=[2, 8, 8]), classes=3, steps=[3, 3],
         options=IMAGE | {"class": "head", "class_weights": "4.5,0.5,1", "train_image": "true", "augment": "dihedral", "w_anch": 1.5,
-                         "w_cross": 0.9, "recon.b": "l1"}),
+                         "w_cross": 0.9, "recon.b": "l1", "anchor": "mse"}),
     "images-crossed": dict(
         of=dict(a=[1, 8, 8], b=9), classes=0, steps=[2, 3],
         options=IMAGE | {"class": "none", "gan": "lsgan", "w_cross": 0.9, "augment": "dihedral"}),
@@ -288,9 +288,9 @@ class Both:
     def anchors(self, codes, w):
         terms = {}
         for a, b in self.pairs:
-            d, weight = codes[a] - codes[b], w[a, b]
-            each = d**2 if self.o.get("anchor") == "l2" else d.abs()
-            terms[f"anchor.{a}_{b}"] = self.o["w_anch"], (weight[:, None] * each).sum() / (weight.sum() * d.shape[1])
+            d, how = codes[a] - codes[b], self.o.get("anchor", "l1")
+            each = torch.linalg.vector_norm(d, dim=1) if how == "l2" else (d**2 if how == "mse" else d.abs()).mean(1)
+            terms[f"anchor.{a}_{b}"] = self.o["w_anch"], (w[a, b] * each).sum() / w[a, b].sum()
         return terms
 
     def error(self, name, made, x, default, w=None):
