@@ -352,6 +352,9 @@ mod tests {
             (Some([1, 32, 32]), "hidden=7", "hidden is an option of instance = fc"),
             (Some([1, 32, 32]), "class_weights=1,2,3", "there are 2 classes"),
             (None, "instance=image", "no modality is of images"),
+            (None, "augment=dihedral", "augment is an option of instance = image"),
+            (None, "w_cross=1", "w_cross is an option of instance = image"),
+            (Some([1, 32, 64]), "augment=dihedral", "images of a are 32 x 64"),
         ] {
             let e = prepared([1024, 9], 2, image, &[flag]).err().unwrap();
             assert!(e.exit_code() == 2 && e.to_string().contains(says), "{e}");
