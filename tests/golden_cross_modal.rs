@@ -236,8 +236,9 @@ impl Case {
     /// Of everything that a phase moves.
     fn check_gradients(&self, s: &mut Step, step: u64, moved: &mut BTreeSet<String>) {
         let parameters: Vec<(String, Var)> = s.params().parameters().map(|(name, v, _)| (name.to_string(), v)).collect();
-        let longest = self.under(&format!("grad/{step}/")).map(|name| norm(self.values(&format!("grad/{step}/{name}")).iter().copied()));
-        let longest = longest.fold(0.0, f64::max);
+        let prefix = format!("grad/{step}/");
+        let lengths = self.under(&prefix).map(|name| norm(self.values(&format!("{prefix}{name}")).iter().copied()));
+        let longest = lengths.fold(0.0, f64::max);
         for (name, v) in parameters {
             if let Some(g) = s.grad(v) {
                 let key = format!("grad/{step}/{name}");

@@ -18,8 +18,8 @@ use crate::metrics::alignment::Labelled;
 use crate::metrics::imputation::Imputation;
 use crate::metrics::transfer::f1;
 use crate::metrics::{
-    ByFeature, Evaluated, Evaluation, FeatureRow, Matrix, Metrics, PairSet, baseline_metrics, distribution_metrics, embedding_metrics, label_transfer,
-    translation_metrics,
+    ByFeature, Evaluated, Evaluation, FeatureRow, Matrix, Metrics, PairSet, baseline_metrics, distribution_metrics, embedding_metrics,
+    label_transfer, translation_metrics,
 };
 use std::path::Path;
 
