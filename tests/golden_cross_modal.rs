@@ -143,6 +143,9 @@ impl Case {
         for (stage, (phases, steps)) in stages.into_iter().zip(steps).enumerate() {
             for in_stage in 1..=steps {
                 step += 1;
+                for o in optimisers[phases.clone()].iter_mut().flatten() {
+                    o.set_step(&mut s, in_stage, model.rate(in_stage));
+                }
                 s.begin(true, step, 0).expect("begin");
                 let batch = self.batch(&mut s, step, stage);
                 let mut shared = Vec::new();
@@ -160,10 +163,7 @@ impl Case {
                     if in_stage == 1 {
                         self.check_gradients(&mut s, step, &mut moved);
                     }
-                    for o in &mut optimisers[phase] {
-                        o.set_step(&mut s, in_stage, model.rate(in_stage));
-                        o.step(&mut s, &ledgers[phase]);
-                    }
+                    optimisers[phase].iter_mut().for_each(|o| o.step(&mut s, &ledgers[phase]));
                     s.forget_gradients();
                 }
                 s.train_only(|_| true);
@@ -263,12 +263,16 @@ impl Case {
                 continue;
             };
             seen += 1;
-            let moved = norm(expected.iter().zip(from).map(|(e, f)| e - f64::from(*f)));
-            if moved == 0.0 {
+            // Running statistics begin at 0 and 1, and an earlier stage has left its own rounding behind.
+            let start = self.tensors.get(&format!("init/{name}"));
+            let left = if stage == 0 { start } else { self.tensors.get(&format!("after/{}/{name}", stage - 1)) };
+            if left == Some(expected) {
                 assert!(got == from, "{}: {name} has moved in stage {stage}", self.label);
                 continue;
             }
             gone += 1;
+            let begin = |i: usize| start.map_or(if name.ends_with(".var") { 1.0 } else { 0.0 }, |start| start[i]);
+            let moved = norm(expected.iter().enumerate().map(|(i, e)| e - begin(i)));
             self.close_to(&key, got, expected, 3e-4 * moved + 1e-6 * norm(expected.iter().copied()));
         }
         assert_eq!(seen, self.under(&format!("after/{stage}/")).count(), "{}: parameters and statistics", self.label);
