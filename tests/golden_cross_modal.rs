@@ -136,8 +136,10 @@ impl Case {
         }
         let mut before = self.set_weights(&mut s);
         // The instance of features has one stage of all phases.
-        let stages: Vec<_> = model.stages().into_iter().map(|stage| stage.phases).collect();
-        let stages = if stages.is_empty() { vec![0..model.phases().len()] } else { stages };
+        let mut stages: Vec<_> = model.stages().into_iter().map(|stage| stage.phases).collect();
+        if stages.is_empty() {
+            stages.push(0..model.phases().len());
+        }
         let (steps, mut step) = (self.list("steps", Json::as_u64), 0);
         assert_eq!(steps.len(), stages.len(), "{}: stages", self.label);
         for (stage, (phases, steps)) in stages.into_iter().zip(steps).enumerate() {
