@@ -1,17 +1,22 @@
 // distance.cu                                            math and shapes: src/engine/ops/distance.rs
-// pair_distance_fwd   bytes 8*B*L + 4*B; one block: codes are small. Sums in f64 in a fixed tree
+// pair_distance_fwd   bytes 8*B*L + 4*B (+ 4*B of lengths); one block: codes are small. Sums in f64 in a fixed tree
 // pair_distance_bwd   bytes 16*B*L; one thread an element
 // over_smallest_*     one thread: five numbers
 // any size, no alignment required. measured: not yet on a GPU
 #include "common.cuh"
 
-extern "C" __global__ void pair_distance_fwd(float* m, float* total, const float* a, const float* b, const float* w, int rows, int cols) {
+extern "C" __global__ void pair_distance_fwd(float* m, float* total, float* length, const float* a, const float* b, const float* w,
+                                             int rows, int cols) {
     double sum = 0.0, seen = 0.0;
     for (int r = threadIdx.x; r < rows; r += blockDim.x) {
         double weight = w ? w[r] : 1.0f, row = 0.0;
         for (int c = 0; c < cols; ++c) {
             double d = a[(size_t)r * cols + c] - b[(size_t)r * cols + c];
             row += d * d;
+        }
+        if (length) {
+            row = sqrt(row);
+            length[r] = (float)row;
         }
         sum += weight * row;
         seen += weight;
@@ -25,10 +30,12 @@ extern "C" __global__ void pair_distance_fwd(float* m, float* total, const float
 }
 
 extern "C" __global__ void pair_distance_bwd(float* da, float* db, const float* a, const float* b, const float* w, const float* total,
-                                             const float* dm, int rows, int cols, int add_a, int add_b) {
+                                             const float* length, const float* dm, int rows, int cols, int add_a, int add_b) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * cols) return;
-    float g = total[0] > 0.0f ? 2.0f * dm[0] / total[0] : 0.0f;
+    float g = total[0] > 0.0f ? dm[0] / total[0] : 0.0f;
+    // Where two rows meet their length has no slope.
+    g *= !length ? 2.0f : length[i / cols] > 0.0f ? 1.0f / length[i / cols] : 0.0f;
     if (w) g *= w[i / cols];
     g *= a[i] - b[i];
     if (da) da[i] = add_a ? da[i] + g : g;

@@ -9,6 +9,7 @@
 //! embedding.NAME.SPACE.npy        its columns of one space, for a model whose code has spaces
 //! F.npy                  the inferred correspondence of the training cells, for a model that learns from one; F.NAME.cells.txt
 //! metrics.json           what `evaluate` measured last
+//! metrics_by_feature.csv each feature's part in it, where a modality is predicted from another
 //! dataset/               a dataset that was imported on the fly
 //! ```
 
@@ -28,6 +29,7 @@ pub use tensors::{Saved, Tensor, bits, bits_list, load_tensors, save_tensors};
 use crate::data::atomic;
 use crate::data::npy::{Dtype, NpyWriter};
 use crate::error::{Error, Result};
+use crate::metrics::Metrics;
 use history::History;
 use parts::{CodeSpace, PartsWriter};
 use rows::RowsWriter;
@@ -190,8 +192,19 @@ impl Run {
         file.finish().map(|_| ())
     }
 
-    /// Replaces `metrics.json`.
-    pub fn save_metrics(&self, metrics: &impl Serialize) -> Result<()> {
+    /// Replaces `metrics.json`, and `metrics_by_feature.csv` where there are features to tell of.
+    pub fn save_metrics(&self, metrics: &Metrics) -> Result<()> {
+        let path = self.dir.join("metrics_by_feature.csv");
+        if metrics.features().is_empty() {
+            // Of an evaluation on other data.
+            let _ = std::fs::remove_file(&path);
+        } else {
+            let failed = |e: String| Error::Internal(format!("{}: {e}", path.display()));
+            let mut table = csv::Writer::from_writer(Vec::new());
+            metrics.features().iter().try_for_each(|row| table.serialize(row)).map_err(|e| failed(e.to_string()))?;
+            let text = table.into_inner().map_err(|e| failed(e.to_string()))?;
+            atomic::write_file(&path, &text)?;
+        }
         write_json(&self.dir.join("metrics.json"), metrics)
     }
 }

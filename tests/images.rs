@@ -226,12 +226,13 @@ fn a_run_stopped_in_either_stage_resumes_to_the_same_bits() {
 fn every_switch_of_the_image_instance_trains_and_translates() {
     let dir = tempfile::tempdir().unwrap();
     let data = nuclei(dir.path(), 40);
-    let plain: [&[&str]; 5] = [
+    let plain: [&[&str]; 6] = [
         &["class=conditional"],
         &["class=none", "gan=lsgan"],
         &["recon.image=l1", "recon.rna=l1", "train_image=true"],
         &["pretrain_epochs=0", "w_kl=0.1"],
         &["shuffle=false", "weight_decay=0.01"],
+        &["augment=dihedral"],
     ];
     for (i, more) in plain.into_iter().enumerate() {
         let more: Vec<&str> = [&["class_weights=auto"], more].concat();
@@ -254,6 +255,63 @@ fn every_switch_of_the_image_instance_trains_and_translates() {
     assert!(metrics.number("de_pearson.rna_to_image").is_none(), "a pixel is no gene");
 }
 
+/// The nuclei, each with four features that do not change when it is turned.
+fn paired(dir: &Path, cells: usize) -> Dataset {
+    let data = nuclei(dir, cells);
+    let mut table = String::from("cell,mean,centre,brightest,spread\n");
+    let mut x = vec![0.0; data.modality(0).features()];
+    let side = data.modality(0).image().unwrap()[1];
+    for (row, id) in data.modality(0).cell_ids().iter().enumerate() {
+        data.modality(0).row_into(row, &mut x).unwrap();
+        let mean = x.iter().sum::<f32>() / x.len() as f32;
+        let spread = x.iter().map(|v| (v - mean).powi(2)).sum::<f32>();
+        let brightest = x.iter().fold(0.0f32, |a, &v| a.max(v));
+        table.push_str(&format!("{id},{mean},{},{brightest},{spread}\n", x[side / 2 * side + side / 2]));
+    }
+    fs::write(dir.join("features.csv"), table).unwrap();
+    let source = |name: &str, file: std::path::PathBuf| ModalitySource { name: name.into(), file, key: None };
+    let modalities = vec![source("image", dir.join("nuclei/image/values.npy")), source("features", dir.join("features.csv"))];
+    let pairs = Some(couplet::data::pairs::PairsRule::ByRow);
+    import(&ImportSpec { modalities, pairs, ..ImportSpec::default() }, &dir.join("paired"), &mut Hooks::default()).unwrap();
+    Dataset::open(&dir.join("paired")).unwrap()
+}
+
+#[test]
+fn turned_images_and_translated_pairs_train_resume_and_are_told_feature_by_feature() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = paired(dir.path(), 40);
+    let more = ["class=none", "class_weights=auto", "train_image=true", "w_cross=1", "w_anch=0.5"];
+    let of = |name: &str, augment: &str, until: usize, resume: bool| {
+        let out = dir.path().join(name);
+        run(&data, Device::cpu(), &out, &[&more[..], &[augment]].concat(), until, resume);
+        tensors(&out)
+    };
+    let turned = of("turned", "augment=dihedral", usize::MAX, false);
+    assert!(turned != of("plain", "augment=none", usize::MAX, false), "images are turned");
+    for until in [1, 3] {
+        let name = format!("broken{until}");
+        assert!(of(&name, "augment=dihedral", until, false) != turned, "it was not stopped");
+        assert!(of(&name, "augment=dihedral", usize::MAX, true) == turned, "stopped in epoch {until} it ends elsewhere");
+    }
+    let head = fs::read_to_string(dir.path().join("turned/history.csv")).unwrap();
+    let head = head.lines().next().unwrap();
+    for term in ["anchor.image_features", "cross.image_to_features", "cross.features_to_image"] {
+        assert!(head.split(',').any(|h| h == term), "{term} in {head}");
+    }
+    let path = dir.path().join("turned");
+    let metrics = Trained::open(&path, Device::cpu()).unwrap().evaluate(&data, None).unwrap();
+    couplet::run::Run::open(&path).unwrap().0.save_metrics(&metrics).unwrap();
+    let table = fs::read_to_string(path.join("metrics_by_feature.csv")).unwrap();
+    let rows: Vec<Vec<&str>> = table.lines().map(|l| l.split(',').collect()).collect();
+    assert_eq!(rows[0], ["direction", "cells", "feature", "pearson", "auroc", "pearson_knn", "auroc_knn"]);
+    let told: Vec<_> = rows[1..].iter().map(|r| (r[0], r[1], r[2])).collect();
+    let expected = ["mean", "centre", "brightest", "spread"].map(|f| ("image_to_features", "train", f));
+    assert_eq!(told, expected, "pixels are not told one by one");
+    let of_rows: Vec<f64> = rows[1..].iter().filter_map(|r| r[3].parse().ok()).collect();
+    let mean = of_rows.iter().sum::<f64>() / of_rows.len() as f64;
+    assert!((metrics.number("pearson.image_to_features").unwrap() - mean).abs() < 1e-9);
+}
+
 #[cfg(feature = "emulated")]
 #[test]
 fn the_kernels_give_the_processors_losses_of_images() {
@@ -261,7 +319,7 @@ fn the_kernels_give_the_processors_losses_of_images() {
     let data = nuclei(dir.path(), 20);
     let [cpu, emulated] = [("cpu", Device::cpu()), ("emulated", Device::emulated(4))].map(|(name, device)| {
         let out = dir.path().join(name);
-        run(&data, device, &out, &["pretrain_epochs=1", "epochs=2", "train_image=true"], usize::MAX, false);
+        run(&data, device, &out, &["pretrain_epochs=1", "epochs=2", "train_image=true", "augment=dihedral"], usize::MAX, false);
         fs::read_to_string(out.join("history.csv")).unwrap()
     });
     for (row, (c, e)) in cpu.lines().zip(emulated.lines()).enumerate().skip(1) {

@@ -279,6 +279,7 @@ fn cross_modal_takes_every_switch() {
         of("conditional", &["class=conditional"], &["disc.a_b.a"], &["class.a"]),
         of("log", &["gan=log"], &["fool.a_b.b", "class.b"], &[]),
         of("l2", &["recon.b=l2", "anchor=l2", "noise=true"], &["recon.b"], &[]),
+        of("squared", &["anchor=mse"], &["anchor.a_b"], &[]),
         of("all pairs", &["anchor_pairs=0", "shuffle=false"], &["anchor.a_b"], &[]),
         of("no anchors", &["w_anch=0"], &["recon.a"], &["anchor.a_b"]),
         of("halved", &["halve_every=5"], &["recon.a"], &[]),

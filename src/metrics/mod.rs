@@ -231,6 +231,26 @@ impl fmt::Display for Value {
 pub struct Metrics {
     values: Vec<(String, Value)>,
     notes: Vec<String>,
+    features: Vec<FeatureRow>,
+}
+
+/// How well one feature is predicted from another modality: a row of `metrics_by_feature.csv`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct FeatureRow {
+    /// "A_to_B".
+    pub direction: String,
+    /// "held-out" or "train".
+    pub cells: &'static str,
+    /// Its name in B.
+    pub feature: String,
+    /// Correlation of predicted and measured values; none where either does not vary.
+    pub pearson: Option<f64>,
+    /// Area under the curve, measured values above 0 against the others; none where all are of one kind.
+    pub auroc: Option<f64>,
+    /// The same of the nearest neighbours' mean; none of training cells.
+    pub pearson_knn: Option<f64>,
+    /// As `auroc`.
+    pub auroc_knn: Option<f64>,
 }
 
 impl Metrics {
@@ -292,8 +312,19 @@ impl Metrics {
         &self.notes
     }
 
-    /// Takes over the values and remarks of `other`.
+    /// Features one by one: not in the JSON, which is flat.
+    pub fn features(&self) -> &[FeatureRow] {
+        &self.features
+    }
+
+    /// Adds a feature's row.
+    pub fn add_feature(&mut self, row: FeatureRow) {
+        self.features.push(row);
+    }
+
+    /// Takes over the values, remarks and features of `other`.
     pub fn extend(&mut self, other: Metrics) {
+        self.features.extend(other.features);
         other.values.into_iter().for_each(|(key, value)| self.set(key, value));
         other.notes.into_iter().for_each(|note| self.note(note));
     }

@@ -13,7 +13,7 @@ pub const K: usize = 5;
 /// Principal components of each modality that the PC-CCA baseline keeps at most; the cross errors change little beyond ten.
 pub const COMPONENTS: usize = 20;
 
-/// One value a feature.
+/// One value a feature; no feature where nothing was measured.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ByFeature {
     /// Correlations.
@@ -62,7 +62,8 @@ pub fn distribution_metrics(out: &mut Metrics, direction: &str, imputed: Matrix<
 
 /// Sets the baselines of a direction on the `test` pairs: `.knn` of all three metrics, the comparison of `model` with it, and
 /// `cross_mse.*.pc_cca`. Both learn from
-/// `train`, pairs (row of a, row of b) like `test`; `a` and `b` are standardised by the training cells, NaN where missing.
+/// `train`, pairs (row of a, row of b) like `test`; `a` and `b` are standardised by the training cells, NaN where missing. What the
+/// neighbours reach of each feature comes back.
 #[allow(clippy::too_many_arguments)]
 pub fn baseline_metrics(
     out: &mut Metrics,
@@ -74,21 +75,23 @@ pub fn baseline_metrics(
     test: &[(u32, u32)],
     latent: usize,
     seed: u64,
-) {
+) -> ByFeature {
+    let mut by_neighbours = ByFeature::default();
     if test.is_empty() {
-        return;
+        return by_neighbours;
     }
     let rows: Vec<u32> = test.iter().map(|t| t.1).collect();
     let measured = b.gather(&rows);
     let measured = Matrix::new(&measured, rows.len(), b.cols());
     if let Some(predicted) = knn(a, b, train, test, K) {
-        let neighbours = translation_metrics(out, direction, ".knn", predicted.matrix(), measured);
-        compared(out, direction, model, &neighbours);
+        by_neighbours = translation_metrics(out, direction, ".knn", predicted.matrix(), measured);
+        compared(out, direction, model, &by_neighbours);
     }
     let linear = PcCca::fit(a, b, train, (COMPONENTS, COMPONENTS), latent, seed).and_then(|fit| fit.translate(a, b, train, test));
     if let Some(predicted) = linear {
         out.set_some(format!("cross_mse.{direction}.pc_cca"), predicted.against(b, test).mse());
     }
+    by_neighbours
 }
 
 #[cfg(test)]
@@ -111,11 +114,12 @@ mod tests {
         let (train, test) = pairs.split_at(90);
         let mut m = Metrics::new();
         let ours = ByFeature { pearson: vec![Some(1.0); 4], auroc: vec![Some(1.0); 4] };
-        baseline_metrics(&mut m, "x_to_y", &ours, a, b, train, test, 2, 0);
+        let neighbours = baseline_metrics(&mut m, "x_to_y", &ours, a, b, train, test, 2, 0);
         let (knn, linear) = (m.number("cross_mse.x_to_y.knn").expect("fits"), m.number("cross_mse.x_to_y.pc_cca").expect("fits"));
         assert!(knn < 0.7 && linear < knn, "{knn} {linear}");
         assert!(m.number("pearson.x_to_y.knn").expect("varies") > 0.4 && m.number("auroc.x_to_y.knn.median").expect("both sides") > 0.6);
         assert_eq!(m.number("binomial_p.pearson.x_to_y.wins"), Some(4.0));
+        assert_eq!(neighbours.pearson.len(), 4);
         assert!((m.number("binomial_p.pearson.x_to_y").expect("wins") - 0.125).abs() < 1e-12, "two of sixteen");
         assert!(m.iter().all(|(key, _)| describe(key).is_some()));
         let mut empty = Metrics::new();

@@ -34,7 +34,7 @@ mod images;
 mod settings;
 mod variational;
 
-use self::settings::{Class, class_of};
+use self::settings::{Anchor, Class, class_of};
 use super::settings::Settings;
 use super::{Losses, Minibatch, Modality, Model, ModelSpec, PassOver, Phase, Sampling, Stopping, pair_index};
 use crate::engine::nn::Linear;
@@ -86,7 +86,7 @@ pub struct CrossModal {
     shared: [Linear; 2],
     head: Option<Linear>,
     adversaries: Adversaries,
-    squared_anchors: bool,
+    anchor: Anchor,
     noise: bool,
     latent: usize,
     /// Of reconstruction, adversary, classes, anchors.
@@ -161,7 +161,7 @@ impl CrossModal {
             shared,
             head,
             adversaries,
-            squared_anchors: settings.get("anchor")?.word()? == "l2",
+            anchor: Anchor::of_settings(settings)?,
             noise: settings.get("noise")?.flag()?,
             latent,
             weights,
@@ -238,7 +238,7 @@ impl Model for CrossModal {
             } else {
                 let [a, b] = [d.i, d.j].map(|m| s.rows_part(cells.shared[m], rows, cells.anchors));
                 let w = s.rows_part(pair, rows, cells.anchors);
-                if self.squared_anchors { s.masked_mse(a, b, w, MissingIn::All) } else { s.masked_mae(a, b, w, MissingIn::All) }
+                self.anchor.of(s, a, b, w)
             };
             losses.push((term, Weight::Fixed(anch)));
         }
@@ -352,6 +352,9 @@ mod tests {
             (Some([1, 32, 32]), "hidden=7", "hidden is an option of instance = fc"),
             (Some([1, 32, 32]), "class_weights=1,2,3", "there are 2 classes"),
             (None, "instance=image", "no modality is of images"),
+            (None, "augment=dihedral", "augment is an option of instance = image"),
+            (None, "w_cross=1", "w_cross is an option of instance = image"),
+            (Some([1, 32, 64]), "augment=dihedral", "images of a are 32 x 64"),
         ] {
             let e = prepared([1024, 9], 2, image, &[flag]).err().unwrap();
             assert!(e.exit_code() == 2 && e.to_string().contains(says), "{e}");

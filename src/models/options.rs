@@ -286,6 +286,15 @@ pub const TOP_GENES_BY: OptionSpec = OptionSpec {
            features of similar mean, by plain variance after preprocessing; auto: seurat-v3 for counts, else variance",
 };
 
+/// How many cells must show a feature that a modality's model is given.
+pub const MIN_DETECTED: OptionSpec = OptionSpec {
+    name: "min_detected",
+    per: Per::Modality,
+    kind: Kind::Float { min: 0.0, max: 1.0 },
+    default: "0",
+    help: "features detected in this share of the training cells or less are left out, before n_top_genes; 0: none",
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,7 +18,8 @@ use crate::error::Result;
 use crate::metrics::imputation::Imputation;
 use crate::metrics::transfer::f1;
 use crate::metrics::{
-    Evaluated, Evaluation, Matrix, Metrics, PairSet, baseline_metrics, distribution_metrics, embedding_metrics, translation_metrics,
+    ByFeature, Evaluated, Evaluation, FeatureRow, Matrix, Metrics, PairSet, baseline_metrics, distribution_metrics, embedding_metrics,
+    translation_metrics,
 };
 use std::path::Path;
 
@@ -88,6 +89,7 @@ impl Trained {
                 }
             }
             let part = part.out;
+            part.features().iter().for_each(|row| metrics.add_feature(row.clone()));
             part.iter().for_each(|(key, value)| metrics.set(format!("{key}{suffix}"), value));
             part.notes().iter().for_each(|note| metrics.note(note));
         }
@@ -233,6 +235,7 @@ impl Errors<'_> {
             distribution_metrics(&mut self.out, &direction, matrix(&imputed), matrix(&measured), &classes);
         }
         if !self.held_out {
+            self.each_feature(to, &direction, &by_feature, &ByFeature::default());
             return Ok(()); // a neighbour that learnt a cell finds the cell itself
         }
         let known: Vec<_> = pairs.iter().copied().filter(|p| held(p) == [false; 2]).collect();
@@ -242,7 +245,7 @@ impl Errors<'_> {
         let (a, b) = (self.measured(from, &a)?, self.measured(to, &b)?);
         let place = |range: std::ops::Range<usize>| range.map(|i| (i as u32, i as u32)).collect::<Vec<_>>();
         let (a, b) = (Matrix::new(&a, rows.len(), self.features(from)), Matrix::new(&b, rows.len(), features));
-        baseline_metrics(
+        let by_neighbours = baseline_metrics(
             &mut self.out,
             &direction,
             &by_feature,
@@ -253,7 +256,29 @@ impl Errors<'_> {
             latent,
             seed,
         );
+        self.each_feature(to, &direction, &by_feature, &by_neighbours);
         Ok(())
+    }
+
+    /// The rows of a direction's features; pixels are none to look at one by one.
+    fn each_feature(&mut self, to: usize, direction: &str, model: &ByFeature, neighbours: &ByFeature) {
+        let (modality, columns) = (self.dataset.modality(to), self.session.inputs[to].columns());
+        if modality.is_image() {
+            return;
+        }
+        let value = |values: &[Option<f64>], i: usize| values.get(i).copied().flatten();
+        for i in 0..model.pearson.len() {
+            let at = columns.map_or(i, |columns| columns[i] as usize);
+            self.out.add_feature(FeatureRow {
+                direction: direction.to_string(),
+                cells: if self.held_out { "held-out" } else { "train" },
+                feature: modality.feature_names()[at].clone(),
+                pearson: value(&model.pearson, i),
+                auroc: value(&model.auroc, i),
+                pearson_knn: value(&neighbours.pearson, i),
+                auroc_knn: value(&neighbours.auroc, i),
+            });
+        }
     }
 
     /// At most [`MOST`] of `all`, evenly.

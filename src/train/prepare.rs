@@ -120,7 +120,7 @@ impl Preparation {
             let fitted = dataset.modalities().iter().zip(&training_rows).zip(&recipes);
             fitted
                 .map(|((m, rows), recipe)| {
-                    let columns = common::top_features(m, rows, recipe, &settings)?;
+                    let columns = common::chosen_features(m, rows, recipe, &settings)?;
                     Input::fit(m, rows, recipe, columns, components(m.name())?, request.seed)
                 })
                 .collect::<Result<Vec<_>>>()?

@@ -1,8 +1,10 @@
 //! How far the codes of two modalities are apart, on the rows known to be the same cell.
 //!
 //!   pair_distance        M = Σ_r w_r |a_r - b_r|² / Σ_r w_r       (sum over the latent dimensions; Σ w = 0 gives 0)
+//!   pair_length          M = Σ_r w_r |a_r - b_r| / Σ_r w_r        (the Euclidean length itself)
 //!   over_smallest        C = M / max(min(l_a, l_b), floor)        (Gala et al. 2019, eq. 6 with a floor)
 //!   backward             da_r = dM · 2 w_r (a_r - b_r) / Σ w,  db = -da
+//!                        da_r = dM · w_r (a_r - b_r) / (|a_r - b_r| Σ w), 0 where the two meet        (pair_length)
 //!                        dM = dC/s,  dl_k = -dC M/s² for the smaller l_k, and only above the floor; on a tie the first
 //!   shapes               a, b [B, L], w [B, 1] or none; M, l, C [1, 1]
 //!   kernels              pair_distance_fwd, pair_distance_bwd, over_smallest_fwd, over_smallest_bwd   (kernels/distance.cu)
@@ -18,25 +20,44 @@ impl Step {
     /// The weighted mean squared distance of rows. a, b [B, L], weights [B, 1] or [`Var::NONE`]; result [1, 1].
     #[track_caller]
     pub fn pair_distance(&mut self, a: Var, b: Var, weights: Var) -> Var {
+        self.distance(a, b, weights, false)
+    }
+
+    /// The weighted mean distance of rows, as [`Step::pair_distance`].
+    #[track_caller]
+    pub fn pair_length(&mut self, a: Var, b: Var, weights: Var) -> Var {
+        self.distance(a, b, weights, true)
+    }
+
+    /// With `lengths` of each row's roots, else of squares.
+    #[track_caller]
+    fn distance(&mut self, a: Var, b: Var, weights: Var, lengths: bool) -> Var {
         let [rows, cols] = self.dims(a);
         assert_eq!(self.dims(b), [rows, cols], "pair_distance: a is [{rows}, {cols}], b is {:?}", self.dims(b));
         let (m, total) = (self.alloc([1, 1]), self.alloc([1, 1]));
+        let length = if lengths { self.alloc([rows, 1]) } else { Var::NONE };
         if self.on_cpu() {
-            let w = self.or_empty(weights);
-            let ([m, total], [a, b, w]) = self.views([m, total], [a, b, w]);
+            let (w, length) = (self.or_empty(weights), self.or_empty(length));
+            let ([m, total, length], [a, b, w]) = self.views([m, total, length], [a, b, w]);
             let (mut sum, mut seen) = (0.0f64, 0.0f64);
             for (r, (a, b)) in a.chunks_exact(cols).zip(b.chunks_exact(cols)).enumerate() {
                 let weight = w.get(r).copied().unwrap_or(1.0) as f64;
-                sum += weight * a.iter().zip(b).map(|(a, b)| ((a - b) as f64).powi(2)).sum::<f64>();
+                let mut row = a.iter().zip(b).map(|(a, b)| ((a - b) as f64).powi(2)).sum::<f64>();
+                if let Some(length) = length.get_mut(r) {
+                    row = row.sqrt();
+                    *length = row as f32;
+                }
+                sum += weight * row;
                 seen += weight;
             }
             total[0] = seen as f32;
             m[0] = if seen > 0.0 { (sum / seen) as f32 } else { 0.0 };
         } else {
-            let args = [self.ptr(m), self.ptr(total), self.ptr(a), self.ptr(b), self.ptr(weights), rows.into(), cols.into()];
+            let (w, length) = (self.ptr(weights), self.ptr(length));
+            let args = [self.ptr(m), self.ptr(total), length, self.ptr(a), self.ptr(b), w, rows.into(), cols.into()];
             self.launch("pair_distance_fwd", Grid::blocks(1, 256), &args);
         }
-        self.record(&PAIR_DISTANCE, [a, b, weights, total], m, [0.0; 4], [0; 4]);
+        self.record(&PAIR_DISTANCE, [a, b, weights, total, length], m, [0.0; 4], [0; 4]);
         m
     }
 
@@ -61,16 +82,18 @@ impl Step {
 }
 
 fn pair_backward(s: &mut Step, node: &Node) {
-    let [a, b, weights, total, ..] = node.x;
+    let [a, b, weights, total, length, ..] = node.x;
     let dm = s.grad(node.y).expect("the gradient has arrived");
     let [rows, cols] = s.dims(a);
     let ((da, add_a), (db, add_b)) = (s.slot_if_wanted(a), s.slot_if_wanted(b));
     if s.on_cpu() {
-        let (w, da, db) = (s.or_empty(weights), s.or_empty(da), s.or_empty(db));
-        let ([da, db], [a, b, w, total, dm]) = s.views([da, db], [a, b, w, total, dm]);
-        let scale = if total[0] > 0.0 { 2.0 * dm[0] / total[0] } else { 0.0 };
+        let (w, length, da, db) = (s.or_empty(weights), s.or_empty(length), s.or_empty(da), s.or_empty(db));
+        let ([da, db], [a, b, w, length, total, dm]) = s.views([da, db], [a, b, w, length, total, dm]);
+        let scale = if total[0] > 0.0 { dm[0] / total[0] } else { 0.0 };
         for i in 0..rows * cols {
-            let g = scale * w.get(i / cols).copied().unwrap_or(1.0) * (a[i] - b[i]);
+            // Where two rows meet their length has no slope.
+            let slope = length.get(i / cols).map_or(2.0, |&l| if l > 0.0 { 1.0 / l } else { 0.0 });
+            let g = scale * slope * w.get(i / cols).copied().unwrap_or(1.0) * (a[i] - b[i]);
             if let Some(d) = da.get_mut(i) {
                 *d = if add_a { *d + g } else { g };
             }
@@ -86,6 +109,7 @@ fn pair_backward(s: &mut Step, node: &Node) {
             s.ptr(b),
             s.ptr(weights),
             s.ptr(total),
+            s.ptr(length),
             s.ptr(dm),
             rows.into(),
             cols.into(),
@@ -153,6 +177,29 @@ mod tests {
             w[0] = if rows > 1 { 0.0 } else { 0.3 };
             let weights = fixed([rows, 1], w.clone());
             prove(&[a, b, weights], 1e-5, |s, v| s.pair_distance(v[0], v[1], v[2]), |x| reference(&x[0], &x[1], &w, cols));
+        }
+    }
+
+    #[test]
+    fn pair_length_matches_the_reference_and_has_no_slope_where_rows_meet() {
+        for [rows, cols] in [[1, 1], [13, 3], [33, 10], [257, 2]] {
+            let w: Vec<f32> = values(rows, 3).iter().map(|w| w.abs()).collect();
+            let reference = |x: &[Vec<f64>]| {
+                let far = |r: usize| (0..cols).map(|c| (x[0][r * cols + c] - x[1][r * cols + c]).powi(2)).sum::<f64>().sqrt();
+                let total: f64 = w.iter().map(|&w| w as f64).sum();
+                vec![(0..rows).map(|r| w[r] as f64 * far(r)).sum::<f64>() / total]
+            };
+            let operands = [operand([rows, cols], 1), operand([rows, cols], 2), fixed([rows, 1], w.clone())];
+            prove(&operands, 1e-5, |s, v| s.pair_length(v[0], v[1], v[2]), reference);
+        }
+        for (device, mut s) in steps() {
+            s.begin(true, 1, 0).unwrap();
+            let (a, b) = (s.leaf([2, 2], &[1.0, 2.0, 3.0, 4.0]), s.constant([2, 2], &[1.0, 2.0, 0.0, 0.0]));
+            let m = s.pair_length(a, b, Var::NONE);
+            s.backward(&[(m, crate::engine::Weight::Fixed(1.0))]);
+            let g = s.grad(a).unwrap();
+            assert_eq!(s.download(m).unwrap(), [2.5], "{device}");
+            assert_eq!(s.download(g).unwrap()[..2], [0.0, 0.0], "{device}");
         }
     }
 

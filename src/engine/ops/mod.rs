@@ -39,6 +39,7 @@ pub mod tables;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod transport;
+pub mod turns;
 pub mod whiten;
 
 #[cfg(all(test, feature = "emulated"))]
@@ -89,6 +90,7 @@ mod tests {
 
         let cells = s.gather(x, order, rows, Var::NONE, Var::NONE);
         let plain = s.window(x, rows);
+        let cells = s.turned(cells, [1, 2, 2], 3);
         let noisy = s.corrupt(cells, Var::NONE, 0.1, 0);
         let bias = s.leaf([1, p], &[0.1; 4]);
         let h = s.linear(noisy, w, bias, Relu);

@@ -5,13 +5,16 @@
 //!   stage `integration`                                        phases `autoencoders`, then `discriminators`
 //!     L = Σ w_rec mean (x̂_m - x_m)² + w_gan ½ [ CE(F(z_a), b) + CE(F(z_b), a) ] + w_kl Σ KL_m + w_cls ½ Σ CE(C(z_m), y_m)
 //!         + w_anch mean|μ_a - μ_b|                             moves feature networks, class head, and with `train_image` image networks
+//!         + w_cross Σ mean (D_m(μ_n) - x_m)²                   ours, off: of known pairs (m, n), what translation is to make of them
 //!     L_F = w_gan ½ [ CE(F(z_a), a) + CE(F(z_b), b) ]          moves F; all other networks as in evaluation, z drawn again
 //!   KL = -½ Σ (1 + log-variance - μ² - exp(log-variance)) over code and cells; the history's column is its mean instead
 //!
 //! A frozen image network runs as in evaluation, and what nothing can move is not computed: its reconstruction and its KL.
+//! `augment=dihedral`, ours and off, turns and mirrors every image of a training minibatch afresh ([`Step::turned`]); of a known pair the
+//! image alone, as features measured on a cell do not know how it lay.
 
 use super::adversary::{self, Adversaries, DISCRIMINATORS, labels_of};
-use super::settings::{Class, class_of};
+use super::settings::{Anchor, Class, class_of};
 use super::variational::{FeatureNet, ImageNet, Net};
 use crate::engine::nn::Linear;
 use crate::engine::ops::activation::Activation;
@@ -38,6 +41,8 @@ struct Arm {
     absolute: bool,
     /// Random numbers of the two drawings of z.
     draws: [u32; 2],
+    /// Images that are turned in training, and the random numbers that say how.
+    turns: Option<([usize; 3], u32)>,
 }
 
 /// The model, built.
@@ -49,10 +54,10 @@ pub struct Variational {
     class_weights: Var,
     adversaries: Adversaries,
     latent: usize,
-    /// Of reconstruction, adversary, classes, divergence, anchors; of divergence and classes in pretraining.
-    weights: [f32; 5],
+    /// Of reconstruction, adversary, classes, divergence, anchors, translation; of divergence and classes in pretraining.
+    weights: [f32; 6],
     pretraining: [f32; 2],
-    squared_anchors: bool,
+    anchor: Anchor,
     anchors: usize,
     terms: Vec<Vec<String>>,
     phases: Vec<Phase>,
@@ -67,6 +72,7 @@ impl Variational {
         let (latent, classes, channels) = (count("latent")?, count("classes")?, settings.get("channels")?.counts()?);
         let class = class_of(settings)?.unwrap_or(Class::None);
         let train_image = settings.get("train_image")?.flag()?;
+        let augment = settings.get("augment")?.word()? == "dihedral";
         let (mut arms, mut pretrained) = (Vec::new(), Vec::new());
         for (m, modality) in modalities.iter().enumerate() {
             let name = &modality.name;
@@ -83,7 +89,8 @@ impl Variational {
                 }
             };
             let draws = ["first", "again"].map(|d| init::stream_of(&format!("{d}.{name}")));
-            arms.push(Arm { net, moves, absolute: settings.of("recon", name)?.word()? == "l1", draws });
+            let turns = modality.image.filter(|_| augment).map(|image| (image, init::stream_of(&format!("turned.{name}"))));
+            arms.push(Arm { net, moves, absolute: settings.of("recon", name)?.word()? == "l1", draws, turns });
         }
         let head = (class == Class::Head).then(|| Linear::fan_in(s, "class", HEAD, [latent, classes], Activation::Identity));
         let log = settings.get("gan")?.word()? == "log";
@@ -99,12 +106,13 @@ impl Variational {
         } else {
             s.state("class.weights".to_string(), [1, class_weights.len()], &class_weights)?
         };
-        let weights = [float("w_rec")?, float("w_gan")?, float("w_cls")?, float("w_kl")?, float("w_anch")?].map(|w| w as f32);
-        let anchors = match (weights[4], count("anchor_pairs")?) {
+        let weights = [float("w_rec")?, float("w_gan")?, float("w_cls")?, float("w_kl")?, float("w_anch")?, float("w_cross")?];
+        let anchors = match (weights[4] + weights[5], count("anchor_pairs")?) {
             (0.0, _) => 0,
             (_, 0) => usize::MAX,
             (_, n) => n,
         };
+        let weights = weights.map(|w| w as f32);
         let mut model = Variational {
             arms,
             pretrained,
@@ -114,7 +122,7 @@ impl Variational {
             latent,
             weights,
             pretraining: [float("pretrain_kl")? as f32, float("pretrain_cls")? as f32],
-            squared_anchors: settings.get("anchor")?.word()? == "l2",
+            anchor: Anchor::of_settings(settings)?,
             anchors,
             terms: Vec::new(),
             phases: Vec::new(),
@@ -138,8 +146,12 @@ impl Variational {
         all.extend(moving().map(|m| format!("kl.{}", name(m))));
         all.extend(self.adversaries.terms("fool", modalities));
         all.extend((0..self.arms.len()).filter_map(|m| classes("", m)));
-        if self.anchors > 0 {
-            all.extend(self.adversaries.list.iter().map(|d| format!("anchor.{}_{}", name(d.i), name(d.j))));
+        let pairs = || self.adversaries.list.iter().map(|d| (name(d.i), name(d.j)));
+        if self.weights[4] > 0.0 {
+            all.extend(pairs().map(|(a, b)| format!("anchor.{a}_{b}")));
+        }
+        if self.weights[5] > 0.0 {
+            all.extend(pairs().flat_map(|(a, b)| [format!("cross.{a}_to_{b}"), format!("cross.{b}_to_{a}")]));
         }
         terms.push(all);
         terms.push(self.adversaries.terms("disc", modalities));
@@ -189,9 +201,11 @@ impl Variational {
         if arm.moves { arm.net.encode(s, x) } else { s.without_gradient(|s| s.evaluating(|s| arm.net.encode(s, x))) }
     }
 
-    fn reconstruction(&self, s: &mut Step, m: usize, z: Var, x: Var) -> Var {
-        let y = self.arms[m].net.decode(s, z);
-        if self.arms[m].absolute { s.masked_mae(y, x, Var::NONE, MissingIn::All) } else { s.masked_mse(y, x, Var::NONE, MissingIn::All) }
+    /// What a decoder makes of codes [cells, latent], and what it was to make; the weights of the cells [cells, 1], if they have any.
+    fn reconstruction(&self, s: &mut Step, m: usize, z: Var, x: Var, weights: Var) -> Var {
+        let arm = &self.arms[m];
+        let y = arm.net.decode(s, z);
+        if arm.absolute { s.masked_mae(y, x, weights, MissingIn::All) } else { s.masked_mse(y, x, weights, MissingIn::All) }
     }
 
     /// [`Step::kl`] is a mean, the paper's a sum.
@@ -205,12 +219,12 @@ impl Variational {
     }
 
     fn pretrain(&self, s: &mut Step, m: usize, cells: &Minibatch, losses: &mut Losses) {
-        let x = cells.x[m];
+        let x = cells.shared[m];
         let rows = s.dims(x)[0] - cells.anchors;
         let x = s.rows_part(x, 0, rows);
         let [mu, logvar] = self.arms[m].net.encode(s, x);
         let z = s.sample_latent(mu, logvar, self.arms[m].draws[0]);
-        losses.push((self.reconstruction(s, m, z, x), Weight::Fixed(1.0)));
+        losses.push((self.reconstruction(s, m, z, x, Var::NONE), Weight::Fixed(1.0)));
         losses.push(self.divergence(s, [mu, logvar], self.pretraining[0]));
         if let Some(head) = self.head {
             let y = labels_of(s, cells, m, rows);
@@ -219,15 +233,15 @@ impl Variational {
     }
 
     fn autoencoders(&self, s: &mut Step, cells: &Minibatch, losses: &mut Losses) {
-        let [rec, gan, cls, kl, anch] = self.weights;
+        let [rec, gan, cls, kl, anch, cross] = self.weights;
         let rows = s.dims(cells.x[0])[0] - cells.anchors;
-        let codes: Vec<[Var; 2]> = (0..self.arms.len()).map(|m| self.code(s, m, cells.x[m])).collect();
+        let codes: Vec<[Var; 2]> = (0..self.arms.len()).map(|m| self.code(s, m, cells.shared[m])).collect();
         let own: Vec<[Var; 2]> = codes.iter().map(|c| c.map(|v| s.rows_part(v, 0, rows))).collect();
         let z: Vec<Var> = own.iter().zip(&self.arms).map(|(&[mu, logvar], arm)| s.sample_latent(mu, logvar, arm.draws[0])).collect();
         let moving = || (0..self.arms.len()).filter(|&m| self.arms[m].moves);
         for m in moving() {
-            let x = s.rows_part(cells.x[m], 0, rows);
-            losses.push((self.reconstruction(s, m, z[m], x), Weight::Fixed(rec)));
+            let x = s.rows_part(cells.shared[m], 0, rows);
+            losses.push((self.reconstruction(s, m, z[m], x, Var::NONE), Weight::Fixed(rec)));
         }
         losses.extend(moving().map(|m| self.divergence(s, own[m], kl)));
         for (d, side, m) in self.adversaries.sides() {
@@ -240,17 +254,35 @@ impl Variational {
                 losses.push((self.class_loss(s, head, z, y, Var::NONE), Weight::Fixed(0.5 * cls)));
             }
         }
-        for d in self.adversaries.list.iter().filter(|_| self.anchors > 0) {
-            let pair = cells.pairs[pair_index(self.arms.len(), d.i, d.j)];
-            let term = if cells.anchors == 0 || pair.is_none() {
-                Var::NONE
-            } else {
+        for d in self.adversaries.list.iter().filter(|_| anch > 0.0) {
+            let term = self.known(s, cells, [d.i, d.j]).map_or(Var::NONE, |w| {
                 let [a, b] = [d.i, d.j].map(|m| s.rows_part(codes[m][0], rows, cells.anchors));
-                let w = s.rows_part(pair, rows, cells.anchors);
-                if self.squared_anchors { s.masked_mse(a, b, w, MissingIn::All) } else { s.masked_mae(a, b, w, MissingIn::All) }
-            };
+                self.anchor.of(s, a, b, w)
+            });
             losses.push((term, Weight::Fixed(anch)));
         }
+        for d in self.adversaries.list.iter().filter(|_| cross > 0.0) {
+            let w = self.known(s, cells, [d.i, d.j]);
+            for (from, to) in [(d.i, d.j), (d.j, d.i)] {
+                // Nothing would move: neither the encoder nor the decoder.
+                let term = w.filter(|_| self.arms[from].moves || self.arms[to].moves).map_or(Var::NONE, |w| {
+                    let [mu, x] = [codes[from][0], cells.shared[to]].map(|v| s.rows_part(v, rows, cells.anchors));
+                    if self.arms[to].moves {
+                        self.reconstruction(s, to, mu, x, w)
+                    } else {
+                        s.evaluating(|s| self.reconstruction(s, to, mu, x, w))
+                    }
+                });
+                losses.push((term, Weight::Fixed(cross)));
+            }
+        }
+    }
+
+    /// The weights of a minibatch's known pairs of two modalities, if it has any.
+    fn known(&self, s: &mut Step, cells: &Minibatch, [i, j]: [usize; 2]) -> Option<Var> {
+        let pair = cells.pairs[pair_index(self.arms.len(), i, j)];
+        let rows = s.dims(cells.x[0])[0] - cells.anchors;
+        (cells.anchors > 0 && !pair.is_none()).then(|| s.rows_part(pair, rows, cells.anchors))
     }
 
     fn discriminate(&self, s: &mut Step, cells: &Minibatch, losses: &mut Losses) {
@@ -258,7 +290,7 @@ impl Variational {
         let z: Vec<Var> = (0..self.arms.len())
             .map(|m| {
                 let arm = &self.arms[m];
-                let x = s.rows_part(cells.x[m], 0, rows);
+                let x = s.rows_part(cells.shared[m], 0, rows);
                 s.without_gradient(|s| {
                     let [mu, logvar] = s.evaluating(|s| arm.net.encode(s, x));
                     s.sample_latent(mu, logvar, arm.draws[1])
@@ -279,6 +311,15 @@ impl Model for Variational {
 
     fn terms(&self, phase: usize) -> &[String] {
         &self.terms[phase]
+    }
+
+    /// The cells as the networks see them.
+    fn begin_step(&self, s: &mut Step, cells: &Minibatch, shared: &mut Vec<Var>) {
+        let only = self.stages.get(cells.stage).and_then(|stage| stage.only);
+        shared.extend(self.arms.iter().zip(cells.x).enumerate().map(|(m, (arm, &x))| match arm.turns {
+            Some((image, stream)) if only.is_none_or(|only| only == m) => s.turned(x, image, stream),
+            _ => x,
+        }));
     }
 
     fn losses(&self, s: &mut Step, phase: usize, cells: &Minibatch, losses: &mut Losses) {

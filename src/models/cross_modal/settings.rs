@@ -1,7 +1,9 @@
 //! The options of both instances, and what is worked out from the data.
 
+use crate::engine::ops::losses::MissingIn;
+use crate::engine::{Step, Var};
 use crate::error::{Error, Result};
-use crate::models::options::{Kind, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
+use crate::models::options::{Kind, MIN_DETECTED, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
 use crate::models::settings::Settings;
 use crate::models::{Facts, Labels, inference};
 
@@ -46,13 +48,26 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     option("w_cls", Per::Run, POSITIVE, "auto", "weight of the class head's loss: 10 (image 1)"),
     option("w_kl", Per::Run, POSITIVE, "auto", "image: weight of the Kullback-Leibler divergence, summed over code and cells, 1e-8"),
     option("w_anch", Per::Run, POSITIVE, "auto", "weight of the distance of known pairs: 0.1 where there are any (image 0)"),
-    option("anchor", Per::Run, Kind::Choice(&["l1", "l2"]), "l1", "mean absolute or mean squared distance of known pairs"),
+    option(
+        "anchor",
+        Per::Run,
+        Kind::Choice(&["l1", "l2", "mse"]),
+        "l1",
+        "distance of known pairs: mean absolute difference, the paper's mean Euclidean distance, mean squared difference",
+    ),
     option(
         "anchor_pairs",
         Per::Run,
         Kind::Int { min: 0, max: 1 << 30 },
         "auto",
         "known pairs of a step, drawn afresh; 0: all of them; auto: 128 (image 32)",
+    ),
+    option(
+        "w_cross",
+        Per::Run,
+        POSITIVE,
+        "auto",
+        "image: weight of the error of known pairs translated both ways, 0; not in the paper, whose pairs meet in the code alone",
     ),
     option("noise", Per::Run, Kind::Bool, "auto", "fc: decode the code with standard normal noise in training, false"),
     option(
@@ -68,6 +83,13 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         Kind::Bool,
         "auto",
         "image: whether image networks go on learning after pretraining, false (true where all are images)",
+    ),
+    option(
+        "augment",
+        Per::Run,
+        Kind::Choice(&["none", "dihedral"]),
+        "auto",
+        "image: dihedral turns and mirrors every image at random in training, eight ways, for square images with no up and down; none",
     ),
     option(
         "pretrain_epochs",
@@ -102,6 +124,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
     inference::PREPROCESS,
     inference::SPARSE,
+    MIN_DETECTED,
     TOP_GENES,
     TOP_GENES_BY,
 ];
@@ -127,6 +150,8 @@ fn defaults() -> Vec<(&'static str, PerInstance)> {
         ("w_cls", float(10.0, 1.0)),
         ("w_kl", [None, Some(Value::Float(1e-8))]),
         ("anchor_pairs", int(128, 32)),
+        ("w_cross", [None, Some(Value::Float(0.0))]),
+        ("augment", [None, Some(Value::Word("none".into()))]),
         ("noise", [Some(Value::Bool(false)), None]),
         ("input_dropout", [Some(Value::Float(0.0)), None]),
         ("train_image", [None, Some(Value::Bool(false))]),
@@ -140,6 +165,33 @@ fn defaults() -> Vec<(&'static str, PerInstance)> {
         ("halve_every", [Some(Value::Int(100_000)), None]),
         ("epochs", int(4000, 1000)),
     ]
+}
+
+/// How far known pairs are apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Anchor {
+    Absolute,
+    Euclidean,
+    Squared,
+}
+
+impl Anchor {
+    pub(super) fn of_settings(settings: &Settings) -> Result<Anchor> {
+        Ok(match settings.get("anchor")?.word()? {
+            "l2" => Anchor::Euclidean,
+            "mse" => Anchor::Squared,
+            _ => Anchor::Absolute,
+        })
+    }
+
+    /// Of codes a, b [pairs, latent], weighted by the pairs' [pairs, 1].
+    pub(super) fn of(self, s: &mut Step, a: Var, b: Var, weights: Var) -> Var {
+        match self {
+            Anchor::Absolute => s.masked_mae(a, b, weights, MissingIn::All),
+            Anchor::Euclidean => s.pair_length(a, b, weights),
+            Anchor::Squared => s.masked_mse(a, b, weights, MissingIn::All),
+        }
+    }
 }
 
 /// What labels are for.
@@ -227,6 +279,17 @@ pub(super) fn resolve(settings: &mut Settings, facts: &Facts) -> Result<()> {
     settings.fill("w_anch", "", Value::Float(if facts.pairs > 0 && !image { 0.1 } else { 0.0 }));
     if facts.pairs == 0 && settings.get("w_anch")?.float()? > 0.0 {
         return Err(Error::usage("w_anch weighs known pairs, and there are none: import them with --pairs, or leave w_anch out"));
+    }
+    if image && facts.pairs == 0 && settings.get("w_cross")?.float()? > 0.0 {
+        return Err(Error::usage("w_cross weighs known pairs, and there are none: import them with --pairs, or leave w_cross out"));
+    }
+    if image && settings.get("augment")?.word()? == "dihedral" {
+        let oblong = facts.modalities.iter().find_map(|m| m.image.filter(|[_, h, w]| h != w).map(|image| (&m.name, image)));
+        if let Some((name, [_, h, w])) = oblong {
+            return Err(Error::usage(format!(
+                "augment = dihedral turns squares, and images of {name} are {h} x {w} as the network sees them: set augment=none"
+            )));
+        }
     }
     settings.fill("classes", "", Value::Int(facts.classes as i64));
     let classes = settings.get("classes")?.count()?;
