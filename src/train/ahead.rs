@@ -1,6 +1,7 @@
-//! Rows read ahead of the device: one background thread gathers and preprocesses the next minibatch while the device computes the last.
+//! Rows read ahead of the device: one background thread gathers and preprocesses the next minibatches while the device computes the last.
 //!
-//! Two sets of buffers go back and forth between the two sides, so that nothing is allocated once they have grown. What is asked for next is
+//! Three sets of buffers go back and forth between the two sides, so that nothing is allocated once they have grown: one in use, one being
+//! filled, and one that waits on either side, so that neither sleeps while the other hands over. What is asked for next is
 //! a guess - the slots after these, in the epoch under way; where a step asks for others (a new epoch, held-out cells, the
 //! replay of a step that failed) what was read is thrown away and the right rows are read at once. So the numbers never depend on the guess,
 //! and an error of a row is reported by the step that needs it.
@@ -64,6 +65,9 @@ impl Source {
     }
 }
 
+/// Minibatches that there are buffers for.
+const BUFFERS: usize = 3;
+
 /// A minibatch: one set of rows a source.
 type Batch = Vec<Rows>;
 /// Every source's rows of an epoch's slots.
@@ -97,7 +101,7 @@ impl Ahead {
     pub fn new(mut sources: Vec<Source>) -> Result<Ahead> {
         let (requests, asked) = channel::<Request>();
         let (answer, replies) = channel::<Reply>();
-        let free = (0..2).map(|_| sources.iter().map(Source::room).collect()).collect();
+        let free = (0..BUFFERS).map(|_| sources.iter().map(Source::room).collect()).collect();
         let ended = Arc::new(AtomicBool::new(false));
         let end = ended.clone();
         let work = move || {
@@ -120,18 +124,18 @@ impl Ahead {
             thread: Some(thread),
             ended,
             orders: Orders::default(),
-            asked: VecDeque::with_capacity(2),
+            asked: VecDeque::with_capacity(BUFFERS),
             epoch: 0,
             free,
         })
     }
 
-    /// Takes over an epoch's order, a source each, and starts to read its first minibatch if that is known to be of so many rows.
+    /// Takes over an epoch's order, a source each, and starts to read its first minibatches if those are known to be of so many rows.
     pub fn begin_epoch(&mut self, orders: Vec<Vec<u32>>, first: Option<usize>) {
         self.orders = Arc::new(orders);
         self.epoch += 1;
         if let Some(rows) = first {
-            self.ask([0, rows]);
+            self.ask_from(0, rows);
         }
     }
 
@@ -150,10 +154,20 @@ impl Ahead {
                 None => self.ask(slots),
             }
         };
-        self.ask([start + rows, rows]);
+        self.ask_from(start + rows, rows);
         let used = done.and_then(|()| use_of(&batch));
         self.free.push(batch);
         used
+    }
+
+    /// Asks for minibatches of so many rows from a slot on, those that have not been asked for yet, while a buffer is free.
+    fn ask_from(&mut self, start: usize, rows: usize) {
+        let last = self.asked.back().filter(|(epoch, _)| *epoch == self.epoch);
+        let mut next = last.map_or(start, |(_, [start, rows])| start + rows);
+        while !self.free.is_empty() && rows > 0 && self.orders.iter().all(|order| next + rows <= order.len()) {
+            self.ask([next, rows]);
+            next += rows;
+        }
     }
 
     /// Asks for slots, if there are as many and a buffer is free.
@@ -235,7 +249,7 @@ mod tests {
         let mut ahead = Ahead::new(vec![source(dir.path())]).unwrap();
         ahead.begin_epoch(vec![vec![0, 1, 2, 3]], Some(1));
         assert_eq!(taken(&mut ahead, [0, 1]).unwrap(), [1.0, 6f32.log2()]);
-        // Slot 2 is asked for by now, and thrown away.
+        // Slots 2 and 3 are asked for by now; 2 is thrown away.
         taken(&mut ahead, [1, 1]).unwrap();
         assert_eq!(taken(&mut ahead, [3, 1]).unwrap()[0], 3f32.log2());
         let e = taken(&mut ahead, [2, 1]).unwrap_err();

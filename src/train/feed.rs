@@ -21,6 +21,8 @@ use crate::models::settings::Settings;
 
 /// The share of values that are not zero up to which `sparse=auto` is sparse.
 pub const SPARSE: f64 = 0.2;
+/// As much as the host keeps of data beside the map: an atlas of a million cells then trains in a memory of 2 GB.
+const HOST: usize = 1 << 30;
 /// Rows that are uploaded at once.
 const ROWS: usize = 256;
 
@@ -221,9 +223,9 @@ fn entries(modality: &Modality, sparse: &SparseInput) -> Result<[usize; 2]> {
     })
 }
 
-/// How many bytes data may take on a device: half of its free memory, or a quarter of the host's.
+/// How many bytes data may take on a device: half of its free memory; of the host's, whose map is as near, a quarter and no more than [`HOST`].
 pub fn room(device: &Device) -> usize {
-    device.free_memory().map_or_else(|| available_memory() / 4, |free| free / 2)
+    device.free_memory().map_or_else(|| (available_memory() / 4).min(HOST), |free| free / 2)
 }
 
 /// How the modalities are fed: each as `sparse.NAME` says, whole while there is room, of which their bytes are taken off. What was `auto` is

@@ -18,6 +18,7 @@ use crate::metrics::pca::Pca;
 use crate::metrics::pca::streaming::Rows;
 use crate::models::settings::Settings;
 use crate::run::{Saved, Tensor};
+use rayon::prelude::*;
 
 /// Rows that are preprocessed at once before they are projected.
 const ROWS: usize = 256;
@@ -49,7 +50,6 @@ struct Training<'a> {
     modality: &'a Modality,
     rows: &'a [u32],
     columns: Option<&'a [u32]>,
-    scratch: Vec<f32>,
 }
 
 impl Rows for Training<'_> {
@@ -58,17 +58,20 @@ impl Rows for Training<'_> {
     }
 
     fn read(&mut self, first: usize, out: &mut [f32]) -> Result<()> {
-        let rows = out.chunks_exact_mut(self.shape()[1].max(1));
-        let Some(columns) = self.columns else {
-            let mut rows = rows.zip(&self.rows[first..]);
-            return rows.try_for_each(|(out, &row)| self.preprocess.row(self.modality, row as usize, out));
+        let Training { preprocess, modality, rows, columns } = *self;
+        let each = || out.len() / self.shape()[1].max(1);
+        let rows = &rows[first..first + each()];
+        let read = |scratch: &mut Vec<f32>, (out, &row): (&mut [f32], &u32)| {
+            let Some(columns) = columns else { return preprocess.row(modality, row as usize, out) };
+            scratch.resize(preprocess.features(), 0.0);
+            preprocess.row(modality, row as usize, scratch)?;
+            out.iter_mut().zip(columns).for_each(|(out, &c)| *out = scratch[c as usize]);
+            Ok(())
         };
-        self.scratch.resize(self.preprocess.features(), 0.0);
-        for (out, &row) in rows.zip(&self.rows[first..]) {
-            self.preprocess.row(self.modality, row as usize, &mut self.scratch)?;
-            out.iter_mut().zip(columns).for_each(|(out, &c)| *out = self.scratch[c as usize]);
-        }
-        Ok(())
+        let width = self.shape()[1].max(1);
+        let done = out.par_chunks_exact_mut(width).zip(rows).try_for_each_init(Vec::new, read);
+        // Of several rows that cannot be read, the first is named.
+        done.or_else(|_| out.chunks_exact_mut(width).zip(rows).try_for_each(|row| read(&mut Vec::new(), row)))
     }
 }
 
@@ -102,7 +105,7 @@ impl Input {
         let features = columns.as_ref().map_or(modality.features(), Vec::len);
         let width = components.min(rows.len()).min(features);
         if width > 0 {
-            let mut training = Training { preprocess: &input.preprocess, modality, rows, columns: columns.as_deref(), scratch: Vec::new() };
+            let mut training = Training { preprocess: &input.preprocess, modality, rows, columns: columns.as_deref() };
             let fitted = Pca::fit_streaming(&mut training, width, seed)?;
             let mut projection = Projection {
                 width,

@@ -17,8 +17,8 @@ use crate::metrics::matrix::Matrix;
 
 /// Values that may be held at once, 256 MiB of f32: fewer are decomposed exactly, in f64.
 const HELD: usize = 1 << 26;
-/// Values of a block, 4 MiB of f32.
-const BLOCK: usize = 1 << 20;
+/// Values of a block, 16 MiB of f32: a sum over its cells is then worth adding to a matrix of features x features.
+const BLOCK: usize = 1 << 22;
 /// What rounding leaves of the variance, relative to the first component's.
 const NEGLIGIBLE: f64 = 1e-7;
 
@@ -192,8 +192,8 @@ mod tests {
 
     #[test]
     fn what_passes_by_gives_the_components_of_what_is_held() {
-        // More than one block each way: 2^20 values are 6,553 cells of 160 features.
-        for (n, d) in [(7000, 160), (300, 90)] {
+        // More than one block each way: 2^22 values are 26,214 cells of 160 features.
+        for (n, d) in [(27_000, 160), (300, 90)] {
             let values = data(n, d);
             let m = Matrix::new(&values, n, d);
             let want = Pca::fit(m, &m.all_rows(), 5, 0).expect("finite");
