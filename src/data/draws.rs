@@ -31,14 +31,12 @@ pub struct Draws {
 impl Draws {
     /// For the rows of each modality and the units among them.
     pub fn new(rows: Vec<Vec<u32>>, units: Vec<Unit>, pair_fraction: f64) -> Draws {
-        let place_of = |all: &[u32], row: u32| all.iter().position(|&r| r == row).map_or(NONE, |p| p as u32);
-        let sorted = |all: &[u32]| all.is_sorted();
         let place: Vec<Vec<u32>> = (0..rows.len())
             .map(|m| {
-                let find = |row: u32| match sorted(&rows[m]) {
-                    true => rows[m].binary_search(&row).map_or(NONE, |p| p as u32),
-                    false => place_of(&rows[m], row),
-                };
+                // By the row's number: a search a unit would take the square of an atlas's cells.
+                let mut places = vec![NONE; rows[m].iter().max().map_or(0, |r| *r as usize + 1)];
+                (0..).zip(&rows[m]).for_each(|(place, &row)| places[row as usize] = place);
+                let find = |row: u32| places.get(row as usize).copied().unwrap_or(NONE);
                 units.iter().map(|u| u.rows[m].map_or(NONE, find)).collect()
             })
             .collect();
