@@ -138,8 +138,20 @@ impl Preprocess {
     /// A row of a modality, preprocessed; an error names the cell and the feature.
     #[track_caller]
     pub fn row(&self, modality: &Modality, row: usize, out: &mut [f32]) -> Result<()> {
-        modality.row_into(row, out)?;
-        self.steps(self.recipe.steps(), out).map_err(|r| refused(modality, row, r.at, r))
+        let steps = self.recipe.steps();
+        let alone = if modality.is_sparse() { steps.iter().take_while(|s| s.keeps_zeros()).count() } else { 0 };
+        let (of_stored, of_all) = steps.split_at(alone);
+        match modality.sparse_row(row)?.filter(|_| alone > 0) {
+            None => modality.row_into(row, out)?,
+            Some((columns, stored)) => {
+                assert_eq!(out.len(), self.features, "row: a row has {} features", self.features);
+                out[..stored.len()].copy_from_slice(stored);
+                let done = self.steps(of_stored, &mut out[..stored.len()]);
+                done.map_err(|r| refused(modality, row, columns.get(r.at).map_or(0, |&c| c as usize), r))?;
+                spread(columns, out);
+            }
+        }
+        self.steps(of_all, out).map_err(|r| refused(modality, row, r.at, r))
     }
 
     /// Preprocesses raw values in place; missing ones stay missing. [`row`](Preprocess::row) gives errors with names.
@@ -183,6 +195,18 @@ impl Preprocess {
             self.steps(steps, values).map_err(|r| refused(modality, row, indices.map_or(r.at, |i| i[r.at] as usize), r))
         })
     }
+}
+
+/// Puts the values at the start of `out` to their ascending columns, and zeros between them: the last first, so that none is overwritten.
+fn spread(columns: &[i32], out: &mut [f32]) {
+    let mut end = out.len();
+    for (i, &column) in columns.iter().enumerate().rev() {
+        let value = out[i];
+        out[column as usize + 1..end].fill(0.0);
+        out[column as usize] = value;
+        end = column as usize;
+    }
+    out[..end].fill(0.0);
 }
 
 /// Means and deviations of every feature over some rows, after `change` of each: it is given the row's number, its values, and their
