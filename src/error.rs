@@ -7,6 +7,7 @@
 //! Every message is one sentence that says where, what was found, what was wanted and what to do.
 //! [`Error::exit_code`] is 2 for a wrong input or command line, 1 for a failure while running.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -103,27 +104,50 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Usage(m) | Error::Interrupted(m) => f.write_str(m),
-            Error::Input { file, place, message } if place.is_empty() => write!(f, "{}: {message}", file.display()),
-            Error::Input { file, place, message } => write!(f, "{}, {place}: {message}", file.display()),
+        let text = match self {
+            Error::Usage(m) | Error::Interrupted(m) => m.clone(),
+            Error::Input { file, place, message } if place.is_empty() => format!("{}: {message}", file.display()),
+            Error::Input { file, place, message } => format!("{}, {place}: {message}", file.display()),
             Error::Io { doing, file, source } => {
                 let hint = match source.kind() {
                     io::ErrorKind::NotFound => "there is no such file",
                     io::ErrorKind::PermissionDenied => "permission denied",
                     io::ErrorKind::StorageFull => "the disk is full: free some space and run the command again",
                     io::ErrorKind::IsADirectory => "it is a directory, a file is needed",
-                    _ => return write!(f, "cannot {doing} {}: {source}", file.display()),
+                    _ => &source.to_string(),
                 };
-                write!(f, "cannot {doing} {}: {hint}", file.display())
+                format!("cannot {doing} {}: {hint}", file.display())
             }
             Error::Diverged { step, term, op } => {
-                write!(f, "step {step}: loss term \"{term}\" is not a finite number, first in {op}; try a lower --set lr=...")
+                format!("step {step}: loss term \"{term}\" is not a finite number, first in {op}; try a lower --set lr=...")
             }
-            Error::Device { device, message, .. } => write!(f, "device {device}: {message}"),
-            Error::Internal(m) => write!(f, "internal error: {m}"),
-        }
+            Error::Device { device, message, .. } => format!("device {device}: {message}"),
+            Error::Internal(m) => format!("internal error: {m}"),
+        };
+        f.write_str(&one_line(&text))
     }
+}
+
+/// Longer sentences lose their middle: names out of a file stand there, and what to do stands at the end.
+const LONGEST: usize = 900;
+/// So much of their beginning and end stays.
+const KEPT: [usize; 2] = [600, 250];
+
+/// A text for a terminal, whatever names out of files are quoted in it: control characters are written out (`\n`, `\u{1b}`), so that it
+/// stays one line and gives the terminal no orders, and it is no longer than a person reads.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) && text.len() <= LONGEST {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    if shown.len() > LONGEST {
+        let boundary = |from: usize| (from..=shown.len()).find(|&at| shown.is_char_boundary(at)).unwrap_or(shown.len());
+        shown = format!("{} [...] {}", &shown[..boundary(KEPT[0])], &shown[boundary(shown.len() - KEPT[1])..]);
+    }
+    Cow::Owned(shown)
 }
 
 impl std::error::Error for Error {
@@ -172,6 +196,15 @@ mod tests {
         assert_eq!(nearest("lamda", keys), Some("lambda"));
         assert_eq!(nearest("Latnet", keys), Some("latent"));
         assert_eq!(nearest("zzzzzzzz", keys), None);
+    }
+
+    #[test]
+    fn names_out_of_a_file_neither_break_the_line_nor_fill_the_screen() {
+        let e = Error::input("a.csv", "row \"x\ny\"", format!("\u{1b}[2J{}: give it another name", "ä".repeat(5000)));
+        let text = e.to_string();
+        assert!(text.starts_with("a.csv, row \"x\\ny\": \\u{1b}[2Jä") && text.ends_with("ä: give it another name"), "{text}");
+        assert!(text.len() < 1000 && text.contains(" [...] "), "{text}");
+        assert!(matches!(one_line("Zürich\u{a0}1"), Cow::Borrowed(_)));
     }
 
     #[test]

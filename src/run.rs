@@ -141,12 +141,7 @@ impl Run {
         let path = self.checkpoint();
         match path.exists() {
             false => Ok(None),
-            true => load_tensors(&path).map(Some).map_err(|e| match e {
-                Error::Input { file, place, message } => {
-                    Error::Input { file, place, message: format!("{message}; delete it, and --resume starts at the beginning") }
-                }
-                e => e,
-            }),
+            true => load_tensors(&path).map(Some).map_err(delete_and_resume),
         }
     }
 
@@ -213,6 +208,16 @@ impl Run {
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::Internal(format!("{}: {e}", path.display())))?;
     atomic::write_file(path, (text + "\n").as_bytes())
+}
+
+/// Says of a damaged checkpoint what to do.
+pub(crate) fn delete_and_resume(e: Error) -> Error {
+    match e {
+        Error::Input { file, place, message } => {
+            Error::Input { file, place, message: format!("{message}; delete it, and --resume starts at the beginning") }
+        }
+        e => e,
+    }
 }
 
 /// Locks the directory itself. Where the file system knows no locks there is none.

@@ -248,6 +248,21 @@ fn a_file_cut_anywhere_is_refused() {
     }
 }
 
+#[test]
+fn a_chunk_that_claims_more_bytes_than_the_file_has_is_found_out() {
+    // A leaf of a tree of chunks (type 1, level 0) begins with 24 bytes, then the stored size of its first chunk.
+    let bytes = std::fs::read(golden("dense-gzip.h5ad")).unwrap();
+    let leaves: Vec<usize> = (0..bytes.len()).filter(|&at| bytes[at..].starts_with(b"TREE\x01\x00")).collect();
+    assert!(!leaves.is_empty());
+    let dir = tempfile::tempdir().unwrap();
+    for at in leaves {
+        let mut lie = bytes.clone();
+        lie[at + 24..at + 28].copy_from_slice(&u32::MAX.to_le_bytes());
+        let said = complaint(file(dir.path(), "lie.h5ad", &lie).to_str().unwrap());
+        assert!(said.contains("a chunk of 4294967295 bytes"), "{said}");
+    }
+}
+
 /// AnnData of 3 cells x 4 features, CSR with values at (0,1), (0,3), (2,0); `change` makes it lie.
 fn lying(change: impl FnOnce(&mut Lie)) -> Vec<u8> {
     let mut lie = Lie {

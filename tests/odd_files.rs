@@ -172,6 +172,8 @@ fn every_odd_file_gets_one_sentence_and_leaves_nothing() {
             ("value", "2.5", "inf"),
             ("value", "2.5", "1e60"),
             ("value", "2.5", "two"),
+            ("value", "2.5", "\"2\n5\""),
+            ("value", "2.5", "\u{1b}[2J"),
             ("value", "2.5", "0x10"),
             ("duplicate", "c3", "c1"),
             ("shape", "4\n", "4;4;4\n"),
@@ -276,6 +278,7 @@ fn every_odd_file_gets_one_sentence_and_leaves_nothing() {
         ("shape", "shape", i64s(&[2, 3])),
         ("shape", "shape", i64s(&[3, 2])),
         ("shape", "shape", i64s(&[3, 1 << 40])),
+        ("promise", "shape", i64s(&[3, 2_000_000_000])),
         ("empty", "shape", i64s(&[3, 0])),
         ("empty", "shape", i64s(&[0, 3])),
         ("value", "data", f32s("(3,)", &[1.0, f32::NAN, 3.0])),
@@ -332,6 +335,7 @@ fn every_odd_file_gets_one_sentence_and_leaves_nothing() {
         ("value", "3 2 1\n1 1 nan\n"),
         ("value", "3 2 1\n1 1 inf\n"),
         ("value", "3 2 1\n1 1 x\n"),
+        ("value", "3 2 2\n1 1 3e38\n1 1 3e38\n"),
         ("shape", "3 2 2\n1 1 5\n"),
         ("shape", "3 2 1\n1 1 5\n2 1 5\n"),
         ("shape", "3 2\n1 1 5\n"),
@@ -340,6 +344,8 @@ fn every_odd_file_gets_one_sentence_and_leaves_nothing() {
         ("shape", "3 2 1\n1 1\n"),
         ("shape", "3 2 1\n1 1 5 5\n"),
         ("shape", "9999999999999 2 1\n1 1 5\n"),
+        ("promise", "3 2000000000 0\n"),
+        ("promise", "2000000000 2 1\n1 1 5\n"),
         ("empty", "0 2 0\n"),
         ("empty", "3 0 0\n"),
     ] {
@@ -407,6 +413,39 @@ fn every_odd_file_gets_one_sentence_and_leaves_nothing() {
             &["--modality".into(), format!("x={}", odd.path("images").display()).into()],
             &["b.png"],
         );
+        std::fs::remove_dir_all(odd.path("images")).unwrap();
+    }
+
+    // A few bytes that promise 268 million pixels.
+    let mut lie = whole.clone();
+    for at in [chunks[0] + 4, chunks[0] + 8] {
+        lie[at..at + 4].copy_from_slice(&16384u32.to_be_bytes());
+    }
+    let mut crc = flate2::Crc::new();
+    crc.update(&lie[chunks[0]..chunks[0] + 17]);
+    lie[chunks[0] + 17..chunks[0] + 21].copy_from_slice(&crc.sum().to_be_bytes());
+    odd.write("images/a.png", lie);
+    odd.refuse_args("promise", &["--modality".into(), format!("x={}", odd.path("images").display()).into()], &["more pixels"]);
+    std::fs::remove_dir_all(odd.path("images")).unwrap();
+
+    // Palettes that are none; the checksums are right.
+    let chunk = |name: &[u8], data: &[u8]| {
+        let mut crc = flate2::Crc::new();
+        crc.update(name);
+        crc.update(data);
+        [&(data.len() as u32).to_be_bytes(), name, data, &crc.sum().to_be_bytes()].concat()
+    };
+    let mut rows = flate2::write::ZlibEncoder::new(Vec::new(), Compression::default());
+    rows.write_all(&[0; 20]).unwrap();
+    let rows = rows.finish().unwrap();
+    for (colours, refused) in [(3, false), (768, false), (4, true), (49, true)] {
+        let header = chunk(b"IHDR", &[0, 0, 0, 4, 0, 0, 0, 4, 8, 3, 0, 0, 0]);
+        let palette = chunk(b"PLTE", &vec![9; colours]);
+        odd.write("images/a.png", [&b"\x89PNG\r\n\x1a\n"[..], &header, &palette, &chunk(b"IDAT", &rows), &chunk(b"IEND", b"")].concat());
+        match refused {
+            true => odd.refuse_args("palette", &["--modality".into(), format!("x={}", odd.path("images").display()).into()], &["palette"]),
+            false => odd.accept(&odd.path("images"), &[]),
+        }
         std::fs::remove_dir_all(odd.path("images")).unwrap();
     }
 

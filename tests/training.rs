@@ -11,7 +11,9 @@ use couplet::engine::{Precision, init};
 use couplet::error::{Error, Result};
 use couplet::metrics::{Matrix, collapse::spread};
 use couplet::models::{self, settings::Settings};
+use couplet::run::{Tensor, load_tensors, save_tensors};
 use couplet::train::{TrainRequest, TrainSummary, Trained, train};
+use serde_json::json;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,7 +66,7 @@ fn run_model(model: &str, dataset: &Dataset, device: Device, out: &Path, options
         shuffle: Shuffle::Exact,
         labels: None,
         run_dir: out.to_path_buf(),
-        resume: false,
+        resume: out.join("checkpoint").exists(),
         stop: &AtomicBool::new(false),
         inferring: &mut |_| {},
         prepared: &mut |_| {},
@@ -190,6 +192,31 @@ fn a_loss_that_is_not_finite_names_step_term_and_operation() {
         let Error::Diverged { step, term, op } = &error else { panic!("{name}: {error}") };
         assert!(*step >= 2 && term == "recon.a" && op == "linear", "{name}: {error}");
     }
+}
+
+#[test]
+fn a_checkpoint_with_impossible_counters_is_an_error_that_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (table(dir.path(), "a", 1, 40, 6), table(dir.path(), "b", 2, 40, 5));
+    let data = dataset(dir.path(), "data", &[("a", &a), ("b", &b)], PairsRule::ByName);
+    let out = dir.path().join("run");
+    run(&data, Device::cpu(), &out, &SMALL).unwrap();
+    let path = out.join("checkpoint/state.safetensors");
+    let saved = load_tensors(&path).unwrap();
+    let tensors: Vec<Tensor> = saved.names().map(|n| (n.to_string(), saved.get(n).unwrap().0, saved.get(n).unwrap().1.to_vec())).collect();
+    let record: serde_json::Value = saved.record().unwrap();
+    for (key, value) in
+        [("epoch", json!(0)), ("epoch", json!(u64::MAX)), ("done", json!(1u64 << 40)), ("best_epoch", json!(u64::MAX)), ("sums", json!([]))]
+    {
+        let mut changed = record.clone();
+        changed[key] = value.clone();
+        save_tensors(&path, &tensors, &changed).unwrap();
+        let e = run(&data, Device::cpu(), &out, &SMALL).unwrap_err();
+        assert_eq!(e.exit_code(), 2);
+        assert!(e.to_string().contains("state.safetensors") && e.to_string().contains("delete it, and --resume"), "{key} = {value}: {e}");
+    }
+    save_tensors(&path, &tensors, &record).unwrap();
+    run(&data, Device::cpu(), &out, &SMALL).unwrap();
 }
 
 #[test]

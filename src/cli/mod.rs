@@ -24,7 +24,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use couplet::device::Device;
 use couplet::engine;
-use couplet::error::{Error, Result};
+use couplet::error::{Error, Result, one_line};
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -223,7 +223,7 @@ fn say_exactly(text: &str) -> Result<()> {
 
 /// A line beside the result, on stderr. A closed stderr is no reason to stop.
 fn note(text: impl Display) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", one_line(&text.to_string()));
 }
 
 #[cfg(test)]

@@ -105,6 +105,10 @@ impl Builder {
         let (mut row, mut facts, mut cells, mut ids) = (Row::default(), Facts::new(), 0u64, Vec::new());
         while source.rows.next_row(&mut row)? {
             facts.add(&row.values);
+            if [facts.min, facts.max].into_iter().flatten().any(f64::is_infinite) {
+                let message = "values that were added up are too large for a 32-bit float: scale them down in the file";
+                return Err(Error::input(&file, source.rows.place(cells as usize), message));
+            }
             sink.write(&row)?;
             ids.extend(row.id.take());
             cells += 1;

@@ -36,7 +36,8 @@ impl History {
         Ok(history)
     }
 
-    /// Appends the row of an epoch. A term that the first row did not have, or lacks one that it had, is a mistake of the program.
+    /// Appends the row of an epoch. A term that the first row did not have, or lacks one that it had, is a mistake of the program; that
+    /// a file which is continued has other columns, one of whoever changed it.
     pub fn append(&mut self, epoch: usize, seconds: f64, terms: &[(&str, f64)]) -> Result<()> {
         let names = ["epoch", "seconds"].into_iter().chain(terms.iter().map(|t| t.0));
         let mut text = String::new();
@@ -45,12 +46,18 @@ impl History {
             text = self.columns.join(",") + "\n";
         } else if !names.eq(self.columns.iter().map(String::as_str)) {
             let given: Vec<&str> = terms.iter().map(|t| t.0).collect();
-            return Err(Error::Internal(format!(
-                "{}: columns {} and terms {}",
-                self.path.display(),
-                self.columns.join(","),
-                given.join(",")
-            )));
+            let (found, given) = (self.columns.join(","), given.join(","));
+            // The columns are a file's until something has been appended.
+            return Err(match self.file {
+                None => Error::input(
+                    &self.path,
+                    "line 1",
+                    format!(
+                        "the columns are {found}, this training writes epoch,seconds,{given}: mend the header, or start a new run with another --out"
+                    ),
+                ),
+                Some(_) => Error::Internal(format!("{}: columns {found} and terms {given}", self.path.display())),
+            });
         }
         text += &format!("{epoch},{seconds:.3}");
         for (_, value) in terms {
@@ -86,7 +93,9 @@ mod tests {
         h.append(3, 0.25, &[("loss", 0.125), ("loss.held_out", 2.0)]).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text, "epoch,seconds,loss,loss.held_out\n1,0.500,1,NaN\n2,0.500,0.5,NaN\n3,0.250,0.125,2\n");
-        assert!(h.append(4, 0.1, &[("other", 0.0)]).is_err());
+        assert_eq!(h.append(4, 0.1, &[("other", 0.0)]).unwrap_err().exit_code(), 1);
+        let e = History::after(&path, 2).unwrap().append(3, 0.1, &[("other", 0.0)]).unwrap_err();
+        assert!(e.exit_code() == 2 && e.to_string().contains("line 1: the columns are epoch,seconds,loss"), "{e}");
     }
 
     #[test]

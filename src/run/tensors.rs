@@ -45,6 +45,11 @@ impl Saved {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// The error for a file whose content makes no sense; `why` is a clause.
+    pub fn damaged(&self, why: &str) -> Error {
+        damaged(&self.file, why)
+    }
+
     /// The record, as the type it was written from.
     pub fn record<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_value(self.record.clone())
@@ -71,7 +76,7 @@ pub fn save_tensors(path: &Path, tensors: &[Tensor], record: &impl Serialize) ->
 /// Reads what [`save_tensors`] wrote. A truncated or damaged file is an input error of one sentence.
 pub fn load_tensors(path: &Path) -> Result<Saved> {
     let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
-    let damaged = |why: &str| Error::input(path, "", format!("the file is damaged or cut short ({why})"));
+    let damaged = |why: &str| damaged(path, why);
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(&e.to_string()))?;
     let text =
         header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| {
@@ -93,6 +98,10 @@ pub fn load_tensors(path: &Path) -> Result<Saved> {
         tensors.insert(name, ([rows, cols], values));
     }
     Ok(Saved { file: path.to_path_buf(), tensors, record })
+}
+
+fn damaged(file: &Path, why: &str) -> Error {
+    Error::input(file, "", format!("the file is damaged or cut short ({why})"))
 }
 
 fn checksum<'a>(parts: impl Iterator<Item = (&'a str, &'a [u8])>) -> u32 {

@@ -36,7 +36,7 @@ use crate::engine::{Precision, Step};
 use crate::error::{Error, Result};
 use crate::models::settings::Settings;
 use crate::models::{Labels, Model, ModelSpec, Stage, Stopping};
-use crate::run::{Run, Saved, Tensor, bits, bits_list};
+use crate::run::{Run, Saved, Tensor, bits, bits_list, delete_and_resume};
 use prepare::Preparation;
 use serde::{Deserialize, Serialize};
 use session::{Session, most_likely};
@@ -430,7 +430,14 @@ impl<'a> Training<'a> {
     }
 
     fn restore(&mut self, saved: &Saved) -> Result<()> {
-        self.at = saved.record()?;
+        let at: Progress = saved.record().map_err(delete_and_resume)?;
+        // No option allows as many epochs; a resumed training may have fewer than are done.
+        let few = |epoch: usize| epoch <= 1 << 31;
+        let here = self.stages.iter().map(|(_, plan)| plan.steps() * self.passes).max().unwrap_or(0);
+        if at.epoch == 0 || !few(at.epoch) || at.best_epoch > at.epoch || at.done > here || at.sums.len() != self.terms.len() {
+            return Err(delete_and_resume(saved.damaged("its counters are not those of a training of this model")));
+        }
+        self.at = at;
         self.session.step.restore(|name| saved.get(name))?;
         if self.at.best_epoch > 0 && self.session.model.stopping() == Stopping::HeldOut {
             let best = weights(&mut self.session.step)?;

@@ -240,6 +240,24 @@ pub fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Cells or features that a header may name beyond the bytes of its file.
+const UNBACKED: u64 = 1 << 23;
+
+/// An error where a header names so many cells or features that nothing in the file can stand for them: each will have a name and a place
+/// in memory, whether it has a value or not.
+fn check_promise(file: &Path, cells: u64, features: u64) -> Result<()> {
+    let bytes = std::fs::metadata(file).map_err(|e| Error::io("read", file, e))?.len();
+    for (n, what) in [(cells, "cells"), (features, "features")] {
+        if n > UNBACKED.saturating_add(bytes) {
+            let message = format!(
+                "{n} {what} are promised in a file of {bytes} bytes: the file is damaged, or {what} without values must be left out"
+            );
+            return Err(Error::input(file, "", message));
+        }
+    }
+    Ok(())
+}
+
 /// Applies the rule for values that are not finite: an error, or missing under `--missing nan`. `place` is asked only for an error.
 fn finite(value: f32, missing_nan: bool, file: &Path, place: impl FnOnce() -> String) -> Result<f32> {
     if value.is_finite() {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::text::{open_text, read_error, read_lines};
 use super::triplets::{Entries, Entry, Triplets};
-use super::{Head, Layout, Opening, Row, Rows, RowsAre, Source, finite, no_such_key};
+use super::{Head, Layout, Opening, Row, Rows, RowsAre, Source, check_promise, finite, no_such_key};
 use crate::data::hooks::Hooks;
 use crate::error::{Error, Result};
 
@@ -67,6 +67,7 @@ pub(super) fn open(opening: &Opening) -> Result<Source> {
             keep = map;
         }
         None => {
+            check_promise(file, cells as u64, features as u64)?;
             if let Some(key) = opening.key {
                 return Err(Error::input(
                     file,

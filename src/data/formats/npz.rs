@@ -13,7 +13,7 @@ use zip::{CompressionMethod, ZipArchive};
 use super::npy::{cells_and_shape, decode_row, stored_as};
 use super::text::read_error;
 use super::triplets::{Entries, Entry, Triplets, canonical};
-use super::{Head, Layout, Opening, Row, Rows, Source, finite, no_such_key};
+use super::{Head, Layout, Opening, Row, Rows, Source, check_promise, finite, no_such_key};
 use crate::data::mapped::open_regular;
 use crate::data::npy::{self, Dtype, Header, decode_f32, decode_i64};
 use crate::error::{Error, Result};
@@ -153,8 +153,12 @@ impl Rows for DenseRows {
             return Ok(false);
         }
         let h = &self.header;
-        self.buffer.resize(self.width * h.dtype.size(), 0);
-        self.reader.read_exact(&mut self.buffer).map_err(|e| read_error(&self.file, &self.name, e))?;
+        // As much memory as there are bytes, not as much as the header wants.
+        let wanted = self.width * h.dtype.size();
+        self.buffer.clear();
+        let read = (&mut self.reader).take(wanted as u64).read_to_end(&mut self.buffer);
+        let whole = read.and_then(|n| if n == wanted { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) });
+        whole.map_err(|e| read_error(&self.file, &self.name, e))?;
         decode_row(h.dtype, h.big_endian, &self.buffer, self.missing_nan, &self.file, &self.name, self.next, row)?;
         self.next += 1;
         Ok(true)
@@ -261,6 +265,7 @@ fn open_sparse(opening: &Opening) -> Result<Source> {
         (2, Some(r), Some(c)) if (0..=i32::MAX as i64).contains(&r) && (0..=i32::MAX as i64).contains(&c) => (r as usize, c as usize),
         _ => return Err(Error::input(file, "shape", "two sizes (cells, features) below 2147483648 are wanted")),
     };
+    check_promise(file, rows as u64, columns as u64)?;
     let head = Head { cells: Some(rows as u64), shape: vec![columns], layout: Layout::Sparse, features: None, cell_ids: None };
     let (path, missing_nan) = (file.to_path_buf(), opening.missing_nan);
     let rows: Box<dyn Rows> = if form == Form::Csr {

@@ -145,10 +145,8 @@ impl Table {
         if columns.is_empty() {
             return Err(Error::input(path, "line 1", "the header has one column: cell ids in the first and labels in the next are wanted"));
         }
-        for (i, name) in columns.iter().enumerate() {
-            if columns[..i].contains(name) {
-                return Err(Error::input(path, "line 1", format!("the column \"{name}\" stands there twice: rename one")));
-            }
+        if let Some((first, _)) = first_repeat(&columns) {
+            return Err(Error::input(path, "line 1", format!("the column \"{}\" stands there twice: rename one", columns[first])));
         }
         let mut values: Vec<TextsBuilder> = columns.iter().map(|_| TextsBuilder::default()).collect();
         let mut table = Table { file: path.to_path_buf(), ids: Vec::new(), lines: Vec::new(), values: Vec::new(), columns };

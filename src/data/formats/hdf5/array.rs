@@ -77,6 +77,9 @@ impl Array {
         let element = element_of(&datatype)
             .ok_or_else(|| bad(format!("elements of type {datatype} are not read: numbers, truth values and texts are")))?;
         let element_bytes = u64::from(datatype.type_size());
+        if element_bytes == 0 {
+            return Err(bad("its elements are 0 bytes long, so any number of them would be there: the file is damaged".into()));
+        }
         let elements = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
         let bytes = elements.and_then(|n| n.checked_mul(element_bytes)).filter(|&n| n <= i64::MAX as u64);
         let (Some(elements), Some(bytes)) = (elements, bytes) else {
@@ -106,7 +109,15 @@ impl Array {
                     )));
                 }
                 let wanted = shape.iter().zip(&chunk_shape).try_fold(1u64, |n, (&d, &c)| n.checked_mul(d.div_ceil(c)));
-                let found = data.chunks().map_err(wrong)?.len() as u64;
+                let chunks = data.chunks().map_err(wrong)?;
+                // A chunk is read whole into memory before it is decompressed.
+                if let Some(chunk) = chunks.iter().find(|c| c.address.checked_add(c.storage_size).is_none_or(|end| end > length)) {
+                    return Err(bad(format!(
+                        "a chunk of {} bytes at byte {} lies beyond the file's {length}: it is damaged, copy it again",
+                        chunk.storage_size, chunk.address
+                    )));
+                }
+                let found = chunks.len() as u64;
                 if wanted != Some(found) {
                     return Err(bad(format!(
                         "{found} of the {} chunks of the array of shape {shape:?} are there: the file is damaged or was never written to the end",

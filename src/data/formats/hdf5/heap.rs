@@ -65,7 +65,9 @@ impl Heap {
                 break;
             }
             self.objects.insert(index, (at + 16, size.min(self.bytes.len())));
-            at = size.checked_next_multiple_of(8)?.checked_add(at + 16)?;
+            // What lies beyond the end has no next one.
+            let Some(next) = size.checked_next_multiple_of(8).and_then(|size| size.checked_add(at + 16)) else { break };
+            at = next.min(self.bytes.len());
         }
         self.address = address;
         Some(())

@@ -10,6 +10,9 @@ use tiff::decoder::{Decoder, DecodingResult};
 /// The most pixels that a file may have, over all channels and pages: what a damaged header promises is not believed.
 const MOST: usize = 1 << 28;
 
+/// The most pixels that a byte of a file stands for: deflate makes 1032 bytes of one, LZW fewer than 2600, and a byte may be 8 pixels.
+const MOST_OF_A_BYTE: u64 = 1 << 15;
+
 /// Pages [channels, height, width] of one size.
 #[derive(Debug)]
 pub struct Picture {
@@ -31,9 +34,12 @@ pub fn is_image(path: &Path) -> bool {
 impl Picture {
     /// Decodes a file; transparency is left out.
     pub fn read(path: &Path) -> Result<Picture> {
-        let file = BufReader::new(File::open(path).map_err(|e| Error::io("read", path, e))?);
+        let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
+        let length = file.metadata().map_err(|e| Error::io("read", path, e))?.len();
+        let most = usize::try_from(length.saturating_mul(MOST_OF_A_BYTE)).unwrap_or(usize::MAX).min(MOST);
         let png = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
-        let picture = if png { read_png(file) } else { read_tiff(file) };
+        let file = BufReader::new(file);
+        let picture = if png { read_png(file, most) } else { read_tiff(file, most) };
         picture.map_err(|why| Error::input(path, "", format!("{why}: write it again as PNG or TIFF")))
     }
 
@@ -61,12 +67,16 @@ fn planes(pixels: &[f32], interleaved: usize, channels: usize) -> Vec<f32> {
     (0..channels).flat_map(|c| pixels.iter().skip(c).step_by(interleaved).copied()).collect()
 }
 
-fn read_png(file: BufReader<File>) -> std::result::Result<Picture, String> {
+fn read_png(file: BufReader<File>, most: usize) -> std::result::Result<Picture, String> {
     let said = |e: png::DecodingError| format!("it is no PNG that can be read ({e})");
     let mut decoder = png::Decoder::new_with_limits(file, png::Limits { bytes: 4 * MOST });
     decoder.set_transformations(png::Transformations::EXPAND);
     let mut reader = decoder.read_info().map_err(said)?;
-    let size = reader.output_buffer_size().filter(|&n| n <= 2 * MOST).ok_or("it promises more pixels than can be read")?;
+    // On such a one the decoder panics.
+    if let Some(palette) = reader.info().palette.as_ref().filter(|p| p.len() % 3 != 0) {
+        return Err(format!("its palette has {} bytes, and a colour has 3", palette.len()));
+    }
+    let size = reader.output_buffer_size().filter(|&n| n <= 2 * most).ok_or("it promises more pixels than can be read")?;
     let mut buffer = vec![0; size];
     let info = reader.next_frame(&mut buffer).map_err(said)?;
     let (interleaved, channels) = match info.color_type {
@@ -85,7 +95,7 @@ fn read_png(file: BufReader<File>) -> std::result::Result<Picture, String> {
     Ok(Picture { pages: vec![planes(&pixels, interleaved, channels)], channels, height, width, stored })
 }
 
-fn read_tiff(file: BufReader<File>) -> std::result::Result<Picture, String> {
+fn read_tiff(file: BufReader<File>, most: usize) -> std::result::Result<Picture, String> {
     let said = |e: tiff::TiffError| format!("it is no TIFF that can be read ({e})");
     let mut decoder = Decoder::new(file).map_err(said)?;
     let mut all: Option<Picture> = None;
@@ -101,7 +111,7 @@ fn read_tiff(file: BufReader<File>) -> std::result::Result<Picture, String> {
             other => return Err(format!("its colours are {other:?}, and grey or RGB is read")),
         };
         total = width.checked_mul(height).and_then(|n| n.checked_mul(interleaved)).and_then(|n| n.checked_add(total)).unwrap_or(usize::MAX);
-        if total > MOST {
+        if total > most {
             return Err("it promises more pixels than can be read".into());
         }
         let (pixels, stored) = values(decoder.read_image().map_err(said)?)?;
