@@ -223,7 +223,7 @@ fn entries(modality: &Modality, sparse: &SparseInput) -> Result<[usize; 2]> {
     })
 }
 
-/// How many bytes data may take on a device: half of its free memory; of the host's, whose map is as near, a quarter and no more than [`HOST`].
+/// How many bytes data may take on a device: half of its free memory; of the host's, whose map is as near, a quarter and no more than 1 GiB.
 pub fn room(device: &Device) -> usize {
     device.free_memory().map_or_else(|| (available_memory() / 4).min(HOST), |free| free / 2)
 }
