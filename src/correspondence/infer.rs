@@ -64,15 +64,15 @@ pub fn infer(
     stop: Option<&AtomicBool>,
     told: &mut dyn FnMut(Inferring),
 ) -> Result<(Vec<f32>, Device)> {
-    let mut tables = Vec::with_capacity(2);
-    for (modality, cells) in cells.iter().enumerate() {
-        told(Inferring::Distances { modality, cells: cells.rows() });
-        tables.push(distances(*cells, how.metrics[modality], how.kmax)?);
+    let mut table = |modality: usize| {
+        told(Inferring::Distances { modality, cells: cells[modality].rows() });
+        let table = distances(cells[modality], how.metrics[modality], how.kmax)?;
         if stop.is_some_and(|s| s.load(Ordering::Relaxed)) {
             return Err(Error::Interrupted("interrupted before the correspondence was solved".into()));
         }
-    }
-    let (a, b) = (&tables[0], &tables[1]);
+        Ok(table)
+    };
+    let (a, b) = (table(0)?, table(1)?);
     match how.solver {
         Solver::PrimeDual(options) => {
             let options = prime_dual::Options { features: cells.map(|c| c.cols()), ..options };
@@ -82,7 +82,7 @@ pub fn infer(
         }
         Solver::Gromov(options) => {
             let of = options.iterations;
-            let found = gromov::solve(device, a, b, options, stop, |report| told(Inferring::Gromov { report, of }))?;
+            let found = gromov::solve(device, &a, &b, options, stop, |report| told(Inferring::Gromov { report, of }))?;
             Ok((found.0.correspondence(), found.1))
         }
     }

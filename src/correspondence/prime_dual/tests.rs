@@ -62,7 +62,7 @@ fn every_device_matches_the_published_steps_in_f64() {
         let (f, error, scale) = plain(&a, &b, &options);
         let mut first: Option<Vec<f32>> = None;
         for (device, d) in devices() {
-            let found = solve(d, &a, &b, options, None, |_| {}).unwrap().0;
+            let found = solve(d, a.clone(), b.clone(), options, None, |_| {}).unwrap().0;
             compare(device, &found.correspondence, &f, 2e-4);
             assert!((found.last.error - error).abs() < 1e-4 * error, "{device}: error {} for {error}", found.last.error);
             assert!((found.last.scale - scale).abs() < 1e-4 * scale, "{device}: a {} for {scale}", found.last.scale);
@@ -77,7 +77,7 @@ fn every_device_matches_the_published_steps_in_f64() {
 #[test]
 fn the_first_step_is_a_hundredth_whatever_the_data() {
     for (device, d) in devices() {
-        let mut solver = Solver::new(d, &some_distances(21, 3), &some_distances(34, 4), Options::new([1, 70])).unwrap();
+        let mut solver = Solver::new(d, some_distances(21, 3), some_distances(34, 4), Options::new([1, 70])).unwrap();
         solver.advance().unwrap();
         assert!(solver.correspondence().unwrap().iter().all(|f| (f - 0.01).abs() < 5e-9), "{device}");
     }
@@ -87,7 +87,7 @@ fn the_first_step_is_a_hundredth_whatever_the_data() {
 fn more_cells_in_the_first_exchange_the_roles() {
     let (a, b) = (some_distances(23, 5), some_distances(40, 6));
     let run = |a: &[f32], b: &[f32], features| {
-        solve(Device::cpu(), a, b, Options { iterations: 30, ..Options::new(features) }, None, |_| {}).unwrap().0
+        solve(Device::cpu(), a.to_vec(), b.to_vec(), Options { iterations: 30, ..Options::new(features) }, None, |_| {}).unwrap().0
     };
     let (wide, tall) = (run(&a, &b, [3, 8]), run(&b, &a, [8, 3]));
     assert_eq!(wide.last, tall.last);
@@ -105,7 +105,7 @@ fn threads_change_no_bit_and_memory_is_eight_tables() {
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let mut solver = Solver::new(Device::cpu(), &a, &b, Options::new([5, 5])).unwrap();
+            let mut solver = Solver::new(Device::cpu(), a.clone(), b.clone(), Options::new([5, 5])).unwrap();
             (0..3).for_each(|_| solver.advance().unwrap());
             let after = solver.memory();
             (0..5).for_each(|_| solver.advance().unwrap());
@@ -124,23 +124,23 @@ fn reports_come_and_a_set_flag_stops() {
     let a = some_distances(12, 9);
     let options = Options { iterations: 25, report_every: 10, ..Options::new([2, 2]) };
     let mut seen = Vec::new();
-    solve(Device::cpu(), &a, &a, options, None, |r| seen.push(r.step)).unwrap();
+    solve(Device::cpu(), a.clone(), a.clone(), options, None, |r| seen.push(r.step)).unwrap();
     assert_eq!(seen, [10, 20, 25]);
     let stop = AtomicBool::new(false);
-    let stopped = solve(Device::cpu(), &a, &a, options, Some(&stop), |_| stop.store(true, Ordering::Relaxed));
+    let stopped = solve(Device::cpu(), a.clone(), a.clone(), options, Some(&stop), |_| stop.store(true, Ordering::Relaxed));
     assert_eq!(stopped.err().unwrap().to_string(), "interrupted: the correspondence was at step 10 of 25");
 }
 
 #[test]
 fn tables_that_are_none_are_refused_in_a_sentence() {
-    let refused = |a: &[f32], options| Solver::new(Device::cpu(), a, &[0.0], options).err().unwrap().to_string();
+    let refused = |a: &[f32], options| Solver::new(Device::cpu(), a.to_vec(), vec![0.0], options).err().unwrap().to_string();
     let options = Options::new([1, 1]);
     assert!(refused(&[0.0; 3], options).contains("has 3 values"));
     assert!(refused(&[0.0, f32::INFINITY, 1.0, 0.0], options).contains("has inf at cells 0, 1"));
     assert!(refused(&[0.0], Options::new([0, 1])).contains("needs modalities with features"));
     assert!(refused(&[0.0], Options { step: f32::NAN, ..options }).contains("step is in (0, 1]"));
     // One cell a side has no distances, so no scale; it is still a correspondence.
-    let one = solve(Device::cpu(), &[0.0], &[0.0], Options::new([1, 4]), None, |_| {}).unwrap().0;
+    let one = solve(Device::cpu(), vec![0.0], vec![0.0], Options::new([1, 4]), None, |_| {}).unwrap().0;
     assert!((one.correspondence[0] - 1.0).abs() < 0.05 && one.last.scale == 2.0, "{one:?}");
 }
 
@@ -166,7 +166,7 @@ fn the_trace_of_the_fixture_comes_out() {
         (1000, 196.387198, 0.0587013571, 0.737722459, 2.07247848, 0.018064, 2.645e-4, Some(0.965)),
         (2000, 199.911328, 0.205107435, 0.852047005, 1.1651751, 0.00342717, 1.142e-8, Some(0.950)),
     ];
-    let mut solver = Solver::new(Device::cpu(), &a, &b, Options::new([1000, 500])).unwrap();
+    let mut solver = Solver::new(Device::cpu(), a.clone(), b.clone(), Options::new([1000, 500])).unwrap();
     let mut worst = 0.0f64;
     for (t, sum, largest, scale, error, rows, corner, own) in trace {
         while solver.steps() < t {
@@ -200,21 +200,4 @@ fn the_trace_of_the_fixture_comes_out() {
         }
     }
     assert!(worst < 1e-4, "the trace is off by {worst:e}");
-}
-
-/// `cargo test --release --lib -- --ignored --nocapture correspondence_seconds`: twenty steps at 1,000 cells.
-#[test]
-#[ignore = "a measurement"]
-fn correspondence_seconds() {
-    let n = 1000;
-    let (a, b) = (some_distances(n, 1), some_distances(n, 2));
-    let options = Options { iterations: 20, report_every: 0, ..Options::new([3, 3]) };
-    let threads = std::env::var("RAYON_NUM_THREADS").ok().and_then(|t| t.parse().ok()).unwrap_or(2);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    pool.install(|| {
-        let mut solver = Solver::new(Device::cpu(), &a, &b, options).unwrap();
-        let from = std::time::Instant::now();
-        (0..20).for_each(|_| solver.advance().unwrap());
-        println!("20 steps at {n} cells: {:.3} s", from.elapsed().as_secs_f64());
-    });
 }
