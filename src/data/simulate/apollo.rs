@@ -16,15 +16,11 @@
 //! Row i of both views is the same cell. Coefficients follow from the seed alone and a cell is the same however many there are, so more
 //! `--cells` are fresh cells of the same experiment. Labels: `Z1` .. `Z5`.
 
-use super::super::builder::{Builder, Identities};
-use super::super::formats::{Head, Layout, Row, Rows, Source, Table};
+use super::super::builder::Builder;
+use super::super::formats::{Head, Layout, Row, Rows, Source};
 use super::super::hooks::Hooks;
-use super::super::labels::Given;
-use super::super::manifest::Provenance;
 use super::super::npy::Dtype;
-use super::super::pairs::{self, Ids};
-use super::super::texts::Texts;
-use super::{RecipeSpec, SimulateSpec};
+use super::{RecipeSpec, SimulateSpec, finish_paired, provenance};
 use crate::engine::rng::Sequence;
 use crate::error::Result;
 
@@ -128,27 +124,11 @@ fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: 
         let shape = vec![features.len()];
         let head = Head { cells: Some(cells as u64), shape, layout: Layout::Dense(Dtype::F32), features: Some(features), cell_ids: None };
         let rows = View { graph, loadings: graph.loadings(view), cells, next: 0 };
-        let file = format!("simulate {} --cells {cells} --seed {}", recipe.name, spec.seed);
-        builder.add(name, Source { head, rows: Box::new(rows) }, Provenance { file, ..Provenance::default() }, hooks)?;
+        builder.add(name, Source { head, rows: Box::new(rows) }, provenance(recipe, cells, spec.seed), hooks)?;
     }
-    let ids: Vec<String> = (0..cells).map(|cell| format!("cell{cell}")).collect();
-    let links = pairs::by_row(&VIEWS.map(|name| Ids { name, ids: &ids }))?;
     let z: Vec<[f32; LATENT]> = (0..cells).map(|cell| graph.cell(cell)).collect();
-    let table = Table {
-        file: format!("simulate {}", recipe.name).into(),
-        ids: ids.clone(),
-        lines: (2..cells as u64 + 2).collect(),
-        columns: (1..=LATENT).map(|k| format!("Z{k}")).collect(),
-        values: (0..LATENT).map(|k| z.iter().map(|z| z[k].to_string()).collect::<Texts>()).collect(),
-    };
-    let who = Identities {
-        ids: vec![(ids.clone(), "simulated"), (ids, "simulated")],
-        links,
-        rule: "by-row".into(),
-        labels: &[Given { modality: None, table }],
-        default_label: None,
-    };
-    builder.finish(who).map(|_| ())
+    let label = |k: usize| (format!("Z{}", k + 1), z.iter().map(|z| z[k].to_string()).collect());
+    finish_paired(builder, recipe, VIEWS, cells, (0..LATENT).map(label).collect())
 }
 
 /// The rows of one view.

@@ -15,11 +15,10 @@ use super::super::builder::{Builder, Identities};
 use super::super::formats::{Head, Layout, Row, Rows, Source, Table};
 use super::super::hooks::Hooks;
 use super::super::labels::Given;
-use super::super::manifest::Provenance;
 use super::super::npy::Dtype;
 use super::super::pairs::Links;
 use super::two_domain::poisson;
-use super::{RecipeSpec, SimulateSpec};
+use super::{RecipeSpec, SimulateSpec, provenance};
 use crate::engine::rng::Sequence;
 use crate::error::Result;
 
@@ -56,8 +55,7 @@ fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: 
         };
         let head = Head { cells: Some(cells as u64), shape, layout: Layout::Dense(Dtype::F32), features, cell_ids: None };
         let source = Source { head, rows: Box::new(Cells { levels: levels.clone(), modality: m, cells, seed, next: 0 }) };
-        let from = Provenance { file: format!("simulate {} --cells {cells} --seed {seed}", recipe.name), ..Provenance::default() };
-        builder.add(name, source, from, hooks)?;
+        builder.add(name, source, provenance(recipe, cells, seed), hooks)?;
         ids.push((0..cells).map(|cell| format!("{name}{cell}")).collect::<Vec<String>>());
         classes.extend((0..cells).map(|cell| CLASSES[class(seed, m, cell).0].to_string()));
     }

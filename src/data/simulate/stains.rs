@@ -12,15 +12,12 @@
 //!
 //! Labels: `chromatin`, `foci`, `amount`, `stain`. The angle of the foci is of the chromatin alone, too, and no label.
 
-use super::super::builder::{Builder, Identities};
-use super::super::formats::{Head, Layout, Row, Rows, Source, Table};
+use super::super::builder::Builder;
+use super::super::formats::{Head, Layout, Row, Rows, Source};
 use super::super::hooks::Hooks;
-use super::super::labels::Given;
-use super::super::manifest::Provenance;
 use super::super::npy::Dtype;
-use super::super::pairs::{self, Ids};
 use super::nuclei::blur;
-use super::{RecipeSpec, SimulateSpec};
+use super::{RecipeSpec, SimulateSpec, finish_paired, provenance};
 use crate::engine::rng::Sequence;
 use crate::error::Result;
 
@@ -106,32 +103,17 @@ fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: 
     for (modality, name) in NAMES.into_iter().enumerate() {
         let (shape, layout) = (vec![1, SIDE, SIDE], Layout::Dense(Dtype::F32));
         let head = Head { cells: Some(cells as u64), shape, layout, features: None, cell_ids: None };
-        let from = Provenance { file: format!("simulate {} --cells {cells} --seed {seed}", recipe.name), ..Provenance::default() };
-        builder.add(name, Source { head, rows: Box::new(Images { modality, cells, seed, next: 0 }) }, from, hooks)?;
+        let rows = Box::new(Images { modality, cells, seed, next: 0 });
+        builder.add(name, Source { head, rows }, provenance(recipe, cells, seed), hooks)?;
     }
-    let ids: Vec<String> = (0..cells).map(|cell| format!("cell{cell}")).collect();
-    let links = pairs::by_row(&NAMES.map(|name| Ids { name, ids: &ids }))?;
     let of_cells = |label: fn(&Cell) -> &'static str| (0..cells).map(|cell| label(&Cell::draw(seed, cell)).to_string()).collect();
-    let table = Table {
-        file: format!("simulate {}", recipe.name).into(),
-        ids: ids.clone(),
-        lines: (2..cells as u64 + 2).collect(),
-        columns: ["chromatin", "foci", "amount", "stain"].map(String::from).into(),
-        values: vec![
-            of_cells(|c| CLASSES[c.class]),
-            of_cells(|c| FOCI[c.foci]),
-            of_cells(|c| AMOUNTS[c.amount].0),
-            of_cells(|c| STAINS[c.stain]),
-        ],
-    };
-    let who = Identities {
-        ids: vec![(ids.clone(), "simulated"), (ids, "simulated")],
-        links,
-        rule: "by-row".into(),
-        labels: &[Given { modality: None, table }],
-        default_label: None,
-    };
-    builder.finish(who).map(|_| ())
+    let labels = [
+        ("chromatin", of_cells(|c| CLASSES[c.class])),
+        ("foci", of_cells(|c| FOCI[c.foci])),
+        ("amount", of_cells(|c| AMOUNTS[c.amount].0)),
+        ("stain", of_cells(|c| STAINS[c.stain])),
+    ];
+    finish_paired(builder, recipe, NAMES, cells, labels.map(|(name, values)| (name.to_string(), values)).into())
 }
 
 /// The images of a modality.
