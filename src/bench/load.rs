@@ -9,7 +9,7 @@ use crate::data::shuffle::Shuffle;
 use crate::device::Device;
 use crate::engine::{Precision, Step};
 use crate::error::{Error, Result};
-use crate::train::feed::{Feeds, SPARSE, Way};
+use crate::train::feed::{Feeds, Way, is_sparse_enough};
 use crate::train::input::Input;
 use crate::train::sparse::SparseInput;
 use serde::Serialize;
@@ -56,8 +56,10 @@ impl<'a> Loading<'a> {
         for (m, rows) in rows.iter().enumerate() {
             let recipe = Recipe::parse("auto")?.resolve(&modalities[m], count_recipe, false)?;
             let input = Input::fit(&modalities[m], rows, &recipe, None, 0, seed)?;
-            let share = modalities[m].facts().nonzeros as f64 / (modalities[m].cells() * modalities[m].features()).max(1) as f64;
-            ways.push(Way { resident: false, sparse: SparseInput::of(&input, &modalities[m]).filter(|_| share <= SPARSE) });
+            ways.push(Way {
+                resident: false,
+                sparse: SparseInput::of(&input, &modalities[m]).filter(|_| is_sparse_enough(&modalities[m])),
+            });
             inputs.push(input);
         }
         let feeds = Feeds::new(&mut step, dataset, &mut inputs, ways, plan.slots(), plan.batch())?;

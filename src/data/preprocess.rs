@@ -141,7 +141,7 @@ impl Preprocess {
         let steps = self.recipe.steps();
         let alone = if modality.is_sparse() { steps.iter().take_while(|s| s.keeps_zeros()).count() } else { 0 };
         let (of_stored, of_all) = steps.split_at(alone);
-        match modality.sparse_row(row)?.filter(|_| alone > 0) {
+        match if alone > 0 { modality.sparse_row(row)? } else { None } {
             None => modality.row_into(row, out)?,
             Some((columns, stored)) => {
                 assert_eq!(out.len(), self.features, "row: a row has {} features", self.features);

@@ -192,7 +192,7 @@ fn sweep(
             packed.par_chunks_exact_mut(x.len()).zip(changes).for_each(|(packed, change)| {
                 packed.chunks_exact_mut(features).zip(x.chunks_exact(features)).for_each(|(out, x)| change.apply(x, mean, out));
             });
-            measure.take(session, of, &packed, b * block, rows.len())?;
+            measure.take(session, of, &packed, b * block, rows)?;
             let done = c * (CHUNK / block) * measure.cells() + (b * block + rows.len()) * changes.len();
             hooks.tick("ablations, cells passed", done as u64, Some(total))?;
         }
@@ -328,15 +328,16 @@ impl Measure {
         }
     }
 
-    /// Passes cells `first ..` through the model, `packed` [ablations, cells, features].
-    fn take(&mut self, session: &mut Session, of: usize, packed: &[f32], first: usize, cells: usize) -> Result<()> {
+    /// Passes cells `first ..`, which are these rows, through the model, `packed` [ablations, cells, features].
+    fn take(&mut self, session: &mut Session, of: usize, packed: &[f32], first: usize, rows: &[u32]) -> Result<()> {
+        let cells = rows.len();
         match self {
             Measure::Transfer { codes, passed, latent, .. } => {
-                session.embed_made(of, packed, passed)?;
+                session.embed_made(of, packed, rows, passed)?;
                 codes.iter_mut().zip(passed.chunks_exact(cells * *latent)).for_each(|(all, z)| all.extend_from_slice(z));
             }
             Measure::Correlation { to, feature, measured, unit: [mean, sd], sums, passed } => {
-                session.impute_made([of, *to], *feature, packed, passed)?;
+                session.impute_made([of, *to], *feature, packed, rows, passed)?;
                 let ablations = passed.len() / cells;
                 let mut by_cell = vec![0.0; passed.len()];
                 for (a, imputed) in passed.chunks_exact(cells).enumerate() {

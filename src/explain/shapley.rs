@@ -186,7 +186,7 @@ impl<'a> Imputer<'a> {
         self.packed.resize(cells * features, 0.0);
         let (x, mean) = (&self.x, &self.mean);
         self.packed.par_chunks_exact_mut(features).enumerate().for_each(|(i, out)| fill(i, out, x, mean));
-        self.session.impute_made([from, to], feature, &self.packed, &mut self.imputed)?;
+        self.session.impute_made([from, to], feature, &self.packed, &[self.spec.row as u32], &mut self.imputed)?;
         if space == Space::Input {
             let undo = self.session.inputs[to].preprocess();
             let mut row = vec![0.0; undo.features()];

@@ -295,6 +295,24 @@ pub const MIN_DETECTED: OptionSpec = OptionSpec {
     help: "features detected in this share of the training cells or less are left out, before n_top_genes; 0: none",
 };
 
+/// How many cells must show a feature that a modality's model is given, as a number.
+pub const MIN_CELLS: OptionSpec = OptionSpec {
+    name: "min_cells",
+    per: Per::Modality,
+    kind: Kind::Int { min: 0, max: 1 << 31 },
+    default: "0",
+    help: "features detected in fewer training cells are left out, before n_top_genes; 0: none",
+};
+
+/// How many features a cell must show to be trained on.
+pub const MIN_FEATURES: OptionSpec = OptionSpec {
+    name: "min_features",
+    per: Per::Modality,
+    kind: Kind::Int { min: 0, max: 1 << 31 },
+    default: "0",
+    help: "training cells that show fewer of the features left are left out, in turn with min_cells, twice; 0: none",
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

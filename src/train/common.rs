@@ -1,5 +1,5 @@
-//! Which features a model is given: those that all modalities have, for a model that reads them by one encoder (sciCAN); those that enough
-//! training cells show at all, where `min_detected` says how many; and of these, where `n_top_genes` asks for so many, those that vary most.
+//! Which features a model is given: those that all modalities have, for a model that reads them by one encoder (sciCAN), and of those, or of
+//! the ones that `filter` leaves, the ones that vary most, where `n_top_genes` asks for so many.
 //!
 //! Features are the same where their names are; the order is the first modality's, whose training cells then say which vary most.
 
@@ -58,22 +58,18 @@ pub fn resolve(dataset: &Dataset, settings: &mut Settings) -> Result<()> {
     Ok(())
 }
 
-/// Those features of a modality that are detected in enough training cells (`min_detected`), and of them those that vary most, as many as
-/// its `n_top_genes` says, ascending; `None` where it is given all of them.
-pub fn chosen_features(modality: &Modality, rows: &[u32], recipe: &Recipe, settings: &Settings) -> Result<Option<Vec<u32>>> {
+/// Of these features of a modality those that vary most, as many as its `n_top_genes` says, ascending; `None` where it is given all there are.
+pub fn chosen_features(
+    modality: &Modality,
+    rows: &[u32],
+    kept: Vec<u32>,
+    recipe: &Recipe,
+    settings: &Settings,
+) -> Result<Option<Vec<u32>>> {
     let (name, of) = (modality.name(), modality.features());
     let wanted = if settings.has("n_top_genes") { settings.of("n_top_genes", name)?.count()? } else { 0 };
-    let least = if settings.has("min_detected") { settings.of("min_detected", name)?.float()? } else { 0.0 };
-    let option = if least > 0.0 { "min_detected" } else { "n_top_genes" };
-    if (least > 0.0 || (1..of).contains(&wanted)) && modality.is_image() {
-        return Err(Error::usage(format!("{name} is of images, whose pixels are not chosen among: leave {option}.{name} at 0")));
-    }
-    let kept = if least > 0.0 { detected(modality, rows, least)? } else { (0..of as u32).collect() };
-    if kept.is_empty() {
-        return Err(Error::usage(format!(
-            "min_detected.{name} = {least}: no feature of {name} is detected in more than {:.4} % of the training cells, so lower it",
-            100.0 * least
-        )));
+    if (1..of).contains(&wanted) && modality.is_image() {
+        return Err(Error::usage(format!("{name} is of images, whose pixels are not chosen among: leave n_top_genes.{name} at 0")));
     }
     if wanted == 0 || wanted >= kept.len() {
         return Ok((kept.len() < of).then_some(kept));
@@ -81,23 +77,6 @@ pub fn chosen_features(modality: &Modality, rows: &[u32], recipe: &Recipe, setti
     let by = By::named(settings.of("top_genes_by", name)?.word()?, modality)?;
     let places = selection::choose(modality, rows, recipe, by, &kept, wanted)?;
     Ok(Some(places.into_iter().map(|i| kept[i]).collect()))
-}
-
-/// The features that are neither 0 nor missing in more than a share of the rows.
-fn detected(modality: &Modality, rows: &[u32], share: f64) -> Result<Vec<u32>> {
-    let mut cells = vec![0u32; modality.features()];
-    let mut values = vec![0.0f32; if modality.is_sparse() { 0 } else { modality.features() }];
-    let there = |v: f32| u32::from(v != 0.0 && !v.is_nan());
-    for &row in rows {
-        if let Some((columns, values)) = modality.sparse_row(row as usize)? {
-            columns.iter().zip(values).for_each(|(&c, &v)| cells[c as usize] += there(v));
-        } else {
-            modality.row_into(row as usize, &mut values)?;
-            cells.iter_mut().zip(&values).for_each(|(n, &v)| *n += there(v));
-        }
-    }
-    let more = |n: u32| f64::from(n) > share * rows.len() as f64;
-    Ok((0u32..).zip(cells).filter(|&(_, n)| more(n)).map(|(feature, _)| feature).collect())
 }
 
 /// For every modality the places of the features that all have, in the order of the first.
@@ -130,53 +109,4 @@ fn places(dataset: &Dataset) -> Result<Vec<Vec<u32>>> {
         ));
     }
     Ok(same)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::Hooks;
-    use crate::data::simulate::{SimulateSpec, simulate};
-    use crate::models::cross_modal::SPEC;
-
-    #[test]
-    fn features_that_too_few_training_cells_show_are_left_out_before_any_are_chosen() {
-        let dir = tempfile::tempdir().unwrap();
-        let spec = SimulateSpec { recipe: "atlas", cells: Some(80), seed: 4, like: Some("multiome"), features: &[60, 50] };
-        simulate(&spec, &dir.path().join("d"), &mut Hooks::default()).unwrap();
-        let d = Dataset::open(&dir.path().join("d")).unwrap();
-        let (names, rows) = ([d.modality(0), d.modality(1)].map(|m| m.name().to_string()), (0..40).collect::<Vec<u32>>());
-        let chosen = |m: usize, flags: &[String]| {
-            let mut settings = Settings::new(SPEC.name, SPEC.options, &names).unwrap();
-            settings.apply_flags(flags).unwrap();
-            resolve(&d, &mut settings).unwrap();
-            chosen_features(d.modality(m), &rows, &Recipe::parse("log1p,standardise").unwrap(), &settings)
-        };
-        for (m, modality) in d.modalities().iter().enumerate() {
-            let features = modality.features();
-            let mut seen = vec![0; features];
-            let mut values = vec![0.0; features];
-            for &row in &rows {
-                match modality.sparse_row(row as usize).unwrap() {
-                    Some((columns, _)) => columns.iter().for_each(|&c| seen[c as usize] += 1),
-                    None => {
-                        modality.row_into(row as usize, &mut values).unwrap();
-                        seen.iter_mut().zip(&values).for_each(|(n, v)| *n += usize::from(*v != 0.0));
-                    }
-                }
-            }
-            // The rarest of those that are seen at all, and as rare ones, go: as many or fewer than the share.
-            let rarest = *seen.iter().filter(|n| **n > 0).min().unwrap();
-            let expected: Vec<u32> = (0u32..).zip(&seen).filter(|(_, n)| **n > rarest).map(|(f, _)| f).collect();
-            assert!((1..features).contains(&expected.len()), "some go and some stay: {seen:?}");
-            let flag = format!("min_detected.{}={}", names[m], rarest as f64 / 40.0);
-            assert_eq!(chosen(m, std::slice::from_ref(&flag)).unwrap(), Some(expected.clone()));
-            assert_eq!(chosen(1 - m, std::slice::from_ref(&flag)).unwrap(), None, "the other modality keeps all");
-            let top = chosen(m, &[flag, format!("n_top_genes.{}=5", names[m])]).unwrap().unwrap();
-            assert!(top.len() == 5 && top.iter().all(|f| expected.contains(f)) && top.is_sorted(), "{top:?}");
-        }
-        let e = chosen(0, &["min_detected=1".to_string()]).unwrap_err();
-        assert!(e.exit_code() == 2 && e.to_string().contains("lower it"), "{e}");
-        assert_eq!(chosen(0, &[]).unwrap(), None);
-    }
 }

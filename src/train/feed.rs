@@ -72,16 +72,15 @@ impl Feeds {
                     sources.push(Source::dense(modality, input));
                     Place::Dense { x: s.resident([batch, features])?, order }
                 }
-                Some(mut sparse) => {
+                Some(mut sparse) if way.resident => {
                     let base = base(s, &sparse)?;
-                    let rows = if way.resident {
-                        whole_sparse(s, modality, &mut sparse)?
-                    } else {
-                        let [_, most] = entries(modality, &sparse)?;
-                        sources.push(Source::sparse(modality, sparse));
-                        s.sparse_resident([batch, features], batch * most, most)?
-                    };
+                    let rows = whole_sparse(s, modality, &mut sparse)?;
                     Place::Sparse(SparseRows { order, base, ..rows })
+                }
+                Some(sparse) => {
+                    let rows = sparse_stage(s, modality, &sparse, batch)?;
+                    sources.push(Source::sparse(modality, sparse));
+                    Place::Sparse(rows)
                 }
             };
             each.push(Feed { modality: m, features, place, staged });
@@ -206,6 +205,13 @@ fn whole_sparse(s: &mut Step, modality: &Modality, sparse: &mut SparseInput) -> 
     Ok(to)
 }
 
+/// A place for `batch` of a modality's rows of non-zeros, whichever they are.
+pub(super) fn sparse_stage(s: &mut Step, modality: &Modality, sparse: &SparseInput, batch: usize) -> Result<SparseRows> {
+    let base = base(s, sparse)?;
+    let [_, most] = entries(modality, sparse)?;
+    Ok(SparseRows { base, ..s.sparse_resident([batch, sparse.width()], batch * most, most)? })
+}
+
 fn base(s: &mut Step, sparse: &SparseInput) -> Result<Var> {
     if sparse.base().is_empty() {
         return Ok(Var::NONE);
@@ -223,7 +229,8 @@ fn entries(modality: &Modality, sparse: &SparseInput) -> Result<[usize; 2]> {
     })
 }
 
-/// How many bytes data may take on a device: half of its free memory; of the host's, whose map is as near, a quarter and no more than 1 GiB.
+/// How many bytes data may take on a device: half of its free memory; of what the process may take, where the map is as near, a quarter and no
+/// more than 1 GiB.
 pub fn room(device: &Device) -> usize {
     device.free_memory().map_or_else(|| (available_memory() / 4).min(HOST), |free| free / 2)
 }
@@ -238,8 +245,7 @@ pub fn ways(device: &Device, room: &mut usize, dataset: &Dataset, inputs: &[Inpu
         let chosen = if settings.has("sparse") { settings.of("sparse", m.name())?.word_or("auto")?.to_string() } else { "never".into() };
         let sparse = match (chosen.as_str(), possible) {
             ("auto", Some(possible)) => {
-                let share = m.facts().nonzeros as f64 / (m.cells() * m.features()).max(1) as f64;
-                let pays = share <= SPARSE && (matches!(device, Device::Cpu(_)) || dense > *room);
+                let pays = is_sparse_enough(m) && (matches!(device, Device::Cpu(_)) || dense > *room);
                 pays.then_some(possible)
             }
             ("always", None) => {
@@ -269,12 +275,26 @@ pub fn ways(device: &Device, room: &mut usize, dataset: &Dataset, inputs: &[Inpu
     Ok(ways)
 }
 
-/// Bytes that programs may still take on this machine; 4 GiB where the system does not say.
+/// By modality, whether a run feeds its non-zeros alone, as [`ways`] has written it down.
+pub fn chosen<'a>(settings: &Settings, names: impl Iterator<Item = &'a str>) -> Result<Vec<bool>> {
+    names.map(|name| Ok(settings.has("sparse") && settings.of("sparse", name)?.word_or("auto")? == "always")).collect()
+}
+
+/// Whether its non-zeros alone are less work than all its values.
+pub fn is_sparse_enough(m: &Modality) -> bool {
+    m.facts().nonzeros as f64 <= SPARSE * (m.cells() * m.features()) as f64
+}
+
+/// Bytes that this process may still take: of the machine's memory, of its own limit (`ulimit -d`) and of its control group's; 4 GiB where the
+/// system says none of them.
 fn available_memory() -> usize {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<usize>().ok());
-    kib.map_or(4 << 30, |k| k * 1024)
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let number = |text: &str, key: &str| text.lines().find_map(|l| l.strip_prefix(key)?.split_whitespace().next()?.parse::<usize>().ok());
+    let free = number(&read("/proc/meminfo"), "MemAvailable:").map(|kib| kib * 1024);
+    let limit = number(&read("/proc/self/limits"), "Max data size");
+    let left = limit.map(|limit| limit.saturating_sub(number(&read("/proc/self/status"), "VmData:").unwrap_or(0) * 1024));
+    let group = number(&read("/sys/fs/cgroup/memory.max"), "");
+    [free, left, group].into_iter().flatten().min().unwrap_or(4 << 30)
 }
 
 #[cfg(test)]

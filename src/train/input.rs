@@ -11,6 +11,7 @@
 
 use super::canvas::Canvas;
 use crate::data::Modality;
+use crate::data::dataset::FETCHED;
 use crate::data::preprocess::{Preprocess, Recipe};
 use crate::device::cpu_gemm::{Layout, gemm};
 use crate::error::{Error, Result};
@@ -206,8 +207,11 @@ impl Input {
     pub fn rows(&mut self, modality: &Modality, rows: &[u32], out: &mut [f32]) -> Result<()> {
         let (features, width) = (self.preprocess.features(), self.width().max(1));
         if let Given::All = self.given {
-            let mut each = out.chunks_exact_mut(width).zip(rows);
-            return each.try_for_each(|(out, &row)| self.preprocess.row(modality, row as usize, out));
+            return out.chunks_mut(FETCHED * width).zip(rows.chunks(FETCHED)).try_for_each(|(out, rows)| {
+                modality.fetch(rows);
+                let mut each = out.chunks_exact_mut(width).zip(rows);
+                each.try_for_each(|(out, &row)| self.preprocess.row(modality, row as usize, out))
+            });
         }
         // Components are one product of many rows.
         let at_once = if let Given::Components(_) = self.given { ROWS } else { 1 };

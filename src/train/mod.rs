@@ -14,6 +14,7 @@ pub mod conditions;
 pub mod correspondence;
 pub mod evaluate;
 pub mod feed;
+mod filter;
 pub mod input;
 pub mod labels;
 pub mod prepare;
@@ -49,8 +50,8 @@ use stepper::Stepper;
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
 /// The progress is told at most this often.
 const TELL_EVERY: Duration = Duration::from_millis(100);
-/// Cells whose classes are predicted at once.
-const PREDICTED_AT_ONCE: usize = 1 << 14;
+/// Cells whose codes are written, and their classes, at once.
+const CODES_AT_ONCE: usize = 1 << 14;
 
 /// What to train.
 pub struct TrainRequest<'a> {
@@ -464,43 +465,37 @@ impl<'a> Training<'a> {
             tensors.extend(input.tensors(m.name()));
         }
         self.run.save_model(&tensors, &serde_json::json!({ "model": self.request.model.name }))?;
-        for (m, modality) in dataset.modalities().iter().enumerate() {
-            let model = &self.session.model;
-            let mut out = self.run.write_embedding(modality.name(), modality.cell_ids(), model.latent(), &model.spaces())?;
-            let all: Vec<u32> = (0..modality.cells() as u32).collect();
-            self.session.embed(dataset, m, &all, &mut |_, z| out.row(&[], z))?;
-            out.commit()?;
-            self.predict(m, &all)?;
-        }
-        Ok(())
+        (0..dataset.modalities().len()).try_for_each(|m| self.write_codes(m))
     }
 
-    /// Writes which class the model's head gives every cell of a modality, where it has a head: `predicted.NAME.csv`.
-    fn predict(&mut self, m: usize, rows: &[u32]) -> Result<()> {
-        let Some(classes) = &self.classes else { return Ok(()) };
-        let (dataset, latent) = (self.request.dataset, self.session.model.latent());
-        let modality = dataset.modality(m);
-        let mut out = None;
-        for (first, rows) in (0..).step_by(PREDICTED_AT_ONCE).zip(rows.chunks(PREDICTED_AT_ONCE)) {
-            let mut codes = Vec::with_capacity(rows.len() * latent);
+    /// Writes the embedding of a modality's cells and, where the model has a head, which class that gives each: `predicted.NAME.csv`.
+    fn write_codes(&mut self, m: usize) -> Result<()> {
+        let dataset = self.request.dataset;
+        let (modality, model) = (dataset.modality(m), &self.session.model);
+        let mut embedding = self.run.write_embedding(modality.name(), modality.cell_ids(), model.latent(), &model.spaces())?;
+        let (mut predicted, mut codes) = (None, Vec::new());
+        let all: Vec<u32> = (0..modality.cells() as u32).collect();
+        for (first, rows) in (0..).step_by(CODES_AT_ONCE).zip(all.chunks(CODES_AT_ONCE)) {
+            codes.clear();
             self.session.embed(dataset, m, rows, &mut |_, z| {
                 codes.extend_from_slice(z);
-                Ok(())
+                embedding.row(&[], z)
             })?;
-            let Some((n, probabilities)) = self.session.class_probabilities(&codes)? else { return Ok(()) };
-            if out.is_none() {
-                out = Some(self.run.write_predictions(modality.name(), modality.cells(), classes)?);
-            }
+            let Some(classes) = &self.classes else { continue };
+            let Some((n, probabilities)) = self.session.class_probabilities(&codes)? else { continue };
+            let out = match &mut predicted {
+                Some(out) => out,
+                None => predicted.insert(self.run.write_predictions(modality.name(), modality.cells(), classes)?),
+            };
             for (i, p) in probabilities.chunks_exact(n).enumerate() {
                 let best = most_likely(p);
                 let values: Vec<f32> = std::iter::once(p[best]).chain(p.iter().copied()).collect();
                 let label = classes.get(best).map_or("", String::as_str);
-                if let Some(out) = &mut out {
-                    out.row(&[modality.cell_id(first + i), label], &values)?;
-                }
+                out.row(&[modality.cell_id(first + i), label], &values)?;
             }
         }
-        out.map_or(Ok(()), |out| out.commit().map(|_| ()))
+        embedding.commit()?;
+        predicted.map_or(Ok(()), |out| out.commit().map(|_| ()))
     }
 
     fn summary(self, stopped: Stopped) -> TrainSummary {

@@ -7,7 +7,7 @@ use super::labels::{self, LabelFeed};
 use super::session::Session;
 use super::stepper::{MOST_MODALITIES, Stepper, Ways};
 use super::{TrainRequest, enough_cells};
-use super::{common, conditions};
+use super::{common, conditions, filter};
 use crate::data::Dataset;
 use crate::data::plan::{Plan, Unit};
 use crate::data::preprocess::Recipe;
@@ -89,14 +89,15 @@ impl Preparation {
             None => Split::none(dataset),
         };
         let k = dataset.modalities().len();
-        let training_rows: Vec<Vec<u32>> = (0..k).map(|m| split.training(m)).collect();
+        let mut training_rows: Vec<Vec<u32>> = (0..k).map(|m| split.training(m)).collect();
         let held_rows: Vec<Vec<u32>> = (0..k).map(|m| split.held_out(m)).collect();
         for (m, rows) in dataset.modalities().iter().zip(&training_rows) {
             if rows.is_empty() {
                 return Err(Error::usage(format!("every cell of {} is held out: nothing is left to train on", m.name())));
             }
         }
-        let known = split.training_units(dataset);
+        let mut known = split.training_units(dataset);
+        let kept = filter::filter(dataset, &mut training_rows, &mut known, request.settings)?;
         let used = units(dataset, &split::keep_pairs(&known, request.paired, request.seed));
         let held_units = units(dataset, &split.held_out_units(dataset));
         let pairs = (known.len(), used.len());
@@ -117,10 +118,10 @@ impl Preparation {
             common::inputs(dataset, &training_rows, &recipes, &settings)?
         } else {
             let components = |name: &str| if settings.has("pca_dim") { settings.of("pca_dim", name)?.count() } else { Ok(0) };
-            let fitted = dataset.modalities().iter().zip(&training_rows).zip(&recipes);
+            let fitted = dataset.modalities().iter().zip(&training_rows).zip(&recipes).zip(kept);
             fitted
-                .map(|((m, rows), recipe)| {
-                    let columns = common::chosen_features(m, rows, recipe, &settings)?;
+                .map(|(((m, rows), recipe), kept)| {
+                    let columns = common::chosen_features(m, rows, kept, recipe, &settings)?;
                     Input::fit(m, rows, recipe, columns, components(m.name())?, request.seed)
                 })
                 .collect::<Result<Vec<_>>>()?
@@ -227,7 +228,8 @@ impl Preparation {
             labels: learnt_from,
         };
         let stages = stages.into_iter().zip(plans).collect();
-        let session = Session::new(step, model, inputs, conditions::rows(dataset, &settings)?);
+        let sparse = feed::chosen(&settings, modalities.iter().map(|m| m.name.as_str()))?;
+        let session = Session::new(step, model, inputs, sparse, conditions::rows(dataset, &settings)?);
         Ok(Preparation { session, stepper, stages, held, training_rows, settings, run, prepared })
     }
 }

@@ -1,14 +1,19 @@
 //! A model on a device, with what turns a modality's raw rows into its input: what training, embedding and translation share.
 
+use super::ahead::{Ahead, Rows, Source};
+use super::feed;
 use super::input::Input;
-use crate::data::dataset::Dataset;
+use super::sparse::SparseInput;
+use crate::data::dataset::{Dataset, Modality};
 use crate::engine::ops::batch_norm::BatchNormState;
-use crate::engine::{Step, Var};
+use crate::engine::{SparseRows, Step, Var};
 use crate::error::{Error, Result};
 use crate::models::Model;
 
 /// Rows that pass through the device at once outside training, for a model that bears as many.
 pub const CHUNK: usize = 1024;
+/// As many training cells give batch norm its statistics, spaced evenly where there are more: a mean is then off by a 360th of a deviation.
+const CALIBRATED: usize = 1 << 17;
 
 /// Receives rows in order: the row's number and its values.
 pub type Sink<'a> = dyn FnMut(usize, &[f32]) -> Result<()> + 'a;
@@ -21,9 +26,12 @@ pub struct Session {
     pub model: Box<dyn Model>,
     /// One a modality, fitted on the training cells.
     pub inputs: Vec<Input>,
-    /// Staging on the device for rows that pass through, one a modality, made when first needed.
+    /// By modality: staging on the device for dense rows that pass through, made when first needed.
     stages: Vec<Option<Var>>,
-    host: Vec<f32>,
+    /// The same for rows of non-zeros, as far as the model takes the modality so.
+    sparse_stages: Vec<Option<SparseRows>>,
+    /// By modality, whether its rows pass through as non-zeros alone.
+    sparse: Vec<bool>,
     /// Rows that pass through at once.
     chunk: usize,
     /// By modality and row, for a model that is told its cells' conditions.
@@ -33,11 +41,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// From its parts, with the conditions of the dataset's cells, by modality and row, for a model that is told them.
-    pub fn new(step: Step, model: Box<dyn Model>, inputs: Vec<Input>, conditions: Vec<Vec<f32>>) -> Session {
-        let stages = vec![None; inputs.len()];
+    /// From its parts: of each modality what it goes through and whether the model takes its non-zeros alone, and for a model that is told
+    /// them the conditions of the dataset's cells, by modality and row.
+    pub fn new(step: Step, model: Box<dyn Model>, inputs: Vec<Input>, sparse: Vec<bool>, conditions: Vec<Vec<f32>>) -> Session {
+        let (stages, sparse_stages) = (vec![None; inputs.len()], vec![None; inputs.len()]);
         let chunk = model.rows_at_once().clamp(1, CHUNK);
-        Session { step, model, inputs, stages, host: Vec::new(), chunk, conditions, as_if: None }
+        Session { step, model, inputs, stages, sparse_stages, sparse, chunk, conditions, as_if: None }
     }
 
     /// Takes every cell to be of this condition, whatever it was seen under.
@@ -55,53 +64,74 @@ impl Session {
         self.step.upload(given, &numbers)
     }
 
-    /// Puts `rows` of a modality on the device and begins an evaluation step on them; x [rows, features]. At most `chunk` rows.
-    fn begin_on(&mut self, dataset: &Dataset, modality: usize, rows: &[u32]) -> Result<Var> {
-        self.host.resize(rows.len() * self.inputs[modality].width(), 0.0);
-        self.inputs[modality].rows(dataset.modality(modality), rows, &mut self.host)?;
-        self.tell_conditions(modality, rows)?;
-        self.begin_on_host(modality)
-    }
-
-    /// The same with the model's inputs in `self.host`.
-    fn begin_on_host(&mut self, modality: usize) -> Result<Var> {
+    /// Begins an evaluation step on rows [rows, width] of a modality; at most `chunk` of them.
+    fn begin_dense(&mut self, modality: usize, values: &[f32]) -> Result<Var> {
         let width = self.inputs[modality].width();
-        let rows = self.host.len() / width;
+        let rows = values.len() / width;
         let stage = match self.stages[modality] {
             Some(v) => v,
             None => {
                 self.step.end();
-                let v = self.step.resident([self.chunk, width])?;
-                self.stages[modality] = Some(v);
-                v
+                *self.stages[modality].insert(self.step.resident([self.chunk, width])?)
             }
         };
-        self.step.upload(stage, &self.host)?;
+        self.step.upload(stage, values)?;
         self.step.begin(false, 0, 0)?;
         let x = self.step.part(stage, 0, rows * width);
         Ok(self.step.reshaped(x, [rows, width]))
     }
 
-    /// Runs `f` on cells that need not be in a dataset, x [rows, features] after the modality's preprocessing steps; `values`
-    /// becomes its result. Any number of rows; no condition is known of them.
+    /// The same on `rows` of a dataset as they were read.
+    fn begin_on(&mut self, modality: usize, rows: &[u32], read: &Rows) -> Result<Var> {
+        self.tell_conditions(modality, rows)?;
+        match (read, self.sparse_stages[modality]) {
+            (Rows::Dense(values), _) => self.begin_dense(modality, values),
+            (Rows::Sparse(csr), Some(mut stage)) => {
+                let most = csr.starts.windows(2).map(|row| (row[1] - row[0]) as usize).max().unwrap_or(0);
+                if most > stage.most {
+                    // The place was made for another dataset, whose rows are not as full.
+                    self.step.end();
+                    let larger = self.step.sparse_resident([self.chunk, stage.features], self.chunk * most, most)?;
+                    stage = SparseRows { base: stage.base, ..larger };
+                    self.sparse_stages[modality] = Some(stage);
+                }
+                self.step.write_sparse(&stage, [0, 0], &csr.starts, &csr.columns, &csr.values)?;
+                self.step.begin(false, 0, 0)?;
+                Ok(self.step.sparse(&stage, rows.len()))
+            }
+            (Rows::Sparse(_), None) => Err(Error::Internal("non-zeros were read without a place for them".into())),
+        }
+    }
+
+    /// What reads a modality's rows, and on the device the place that they go to if they go as non-zeros.
+    fn source(&mut self, modality: &Modality, m: usize) -> Result<Source> {
+        let sparse = if self.sparse[m] { SparseInput::of(&self.inputs[m], modality) } else { None };
+        let Some(sparse) = sparse else { return Ok(Source::dense(modality, &self.inputs[m])) };
+        if self.sparse_stages[m].is_none() {
+            self.step.end();
+            self.sparse_stages[m] = Some(feed::sparse_stage(&mut self.step, modality, &sparse, self.chunk)?);
+        }
+        Ok(Source::sparse(modality, sparse))
+    }
+
+    /// Runs `f` on cells that were made of others, x [rows, features] after the modality's preprocessing steps, as many as there may be;
+    /// `values` becomes its result. Cell i was made of row `of[i % of.len()]` of the modality, whose condition it has.
     fn each_made(
         &mut self,
         modality: usize,
         x: &[f32],
+        of: &[u32],
         f: impl Fn(&dyn Model, &mut Step, Var) -> Var,
         values: &mut Vec<f32>,
     ) -> Result<()> {
         let (features, width) = (self.inputs[modality].preprocess().features(), self.inputs[modality].width());
         values.clear();
-        if self.model.conditions().is_some() && self.as_if.is_none() {
-            return Err(Error::usage(
-                "the model of this run is told the condition of every cell, which cells made up for an explanation lack",
-            ));
-        }
+        let (mut given, mut rows) = (Vec::new(), of.iter().copied().cycle());
         for x in x.chunks(self.chunk * features) {
-            self.host.resize(x.len() / features * width, 0.0);
-            self.inputs[modality].project(x, &mut self.host);
-            let x = self.begin_on_host(modality)?;
+            given.resize(x.len() / features * width, 0.0);
+            self.tell_conditions(modality, &rows.by_ref().take(x.len() / features).collect::<Vec<u32>>())?;
+            self.inputs[modality].project(x, &mut given);
+            let x = self.begin_dense(modality, &given)?;
             let y = f(&*self.model, &mut self.step, x);
             let done = values.len();
             values.resize(done + self.step.size(y), 0.0);
@@ -111,27 +141,27 @@ impl Session {
         Ok(())
     }
 
-    /// The codes [rows, latent] of cells x [rows, features], which are preprocessed values and need not be in a dataset.
-    pub fn embed_made(&mut self, modality: usize, x: &[f32], codes: &mut Vec<f32>) -> Result<()> {
-        self.each_made(modality, x, |m, s, x| shown(m, s, modality, x), codes)
+    /// The codes [rows, latent] of cells x [rows, features] of preprocessed values, cell i made of row `of[i % of.len()]` of the modality.
+    pub fn embed_made(&mut self, modality: usize, x: &[f32], of: &[u32], codes: &mut Vec<f32>) -> Result<()> {
+        self.each_made(modality, x, of, |m, s, x| shown(m, s, modality, x), codes)
     }
 
     /// Feature `feature` of `to`, one value a row in the model's units, for cells x [rows, features of `from`] as above.
-    pub fn impute_made(&mut self, [from, to]: [usize; 2], feature: usize, x: &[f32], imputed: &mut Vec<f32>) -> Result<()> {
+    pub fn impute_made(&mut self, [from, to]: [usize; 2], feature: usize, x: &[f32], of: &[u32], imputed: &mut Vec<f32>) -> Result<()> {
         self.check_decodes(to)?;
         let decode = |m: &dyn Model, s: &mut Step, x: Var| {
             let z = m.encode(s, from, x);
             if from == to { m.decode(s, to, z) } else { m.decode_other(s, to, z) }
         };
         let mut y = Vec::new();
-        self.each_made(from, x, decode, &mut y)?;
+        self.each_made(from, x, of, decode, &mut y)?;
         let back = &self.inputs[to];
         imputed.clear();
         imputed.extend(y.chunks_exact(back.width()).map(|y| back.feature(y, feature)));
         Ok(())
     }
 
-    /// Runs `f` on every chunk of `rows` and hands its result's rows to `sink`.
+    /// Runs `f` on every chunk of `rows`, the next ones being read meanwhile, and hands its result's rows to `sink`.
     fn each_chunk(
         &mut self,
         dataset: &Dataset,
@@ -142,8 +172,14 @@ impl Session {
     ) -> Result<()> {
         let mut values = Vec::new();
         let at_once = self.chunk;
+        let mut ahead = Ahead::new(vec![self.source(dataset.modality(modality), modality)?])?;
+        ahead.begin_epoch(vec![rows.to_vec()], Some(at_once));
         for (c, chunk) in rows.chunks(at_once).enumerate() {
-            let x = self.begin_on(dataset, modality, chunk)?;
+            let mut x = Var::NONE;
+            ahead.take([c * at_once, chunk.len()], |read| {
+                x = self.begin_on(modality, chunk, &read[0])?;
+                Ok(())
+            })?;
             let y = f(&*self.model, &mut self.step, x);
             let width = self.step.dims(y)[1];
             values.resize(chunk.len() * width, 0.0);
@@ -208,9 +244,10 @@ impl Session {
         Ok((classes > 0).then_some((classes, out)))
     }
 
-    /// Replaces batch norm's statistics by those of the training `rows` of every modality, layer by layer, with nothing dropped and no
-    /// noise: embeddings then do not depend on the momentum or on the last minibatches.
+    /// Replaces batch norm's statistics by those of the training `rows` of every modality, of 131,072 of them at most, layer by layer,
+    /// with nothing dropped and no noise: embeddings then do not depend on the momentum or on the last minibatches.
     pub fn calibrate(&mut self, dataset: &Dataset, rows: &[Vec<u32>]) -> Result<()> {
+        let rows: Vec<Vec<u32>> = rows.iter().map(|rows| spaced(rows, CALIBRATED)).collect();
         for layer in 0.. {
             // A norm that several modalities share is given to the rows of all of them, one modality after the other.
             let mut norms: Vec<(BatchNormState, Spread)> = Vec::new();
@@ -249,6 +286,12 @@ fn shown(model: &dyn Model, s: &mut Step, modality: usize, x: Var) -> Var {
     model.shown(s, z)
 }
 
+/// At most so many of the rows, evenly spaced.
+fn spaced(rows: &[u32], most: usize) -> Vec<u32> {
+    let n = rows.len().min(most);
+    (0..n).map(|i| rows[(i as u128 * rows.len() as u128 / n as u128) as usize]).collect()
+}
+
 /// The place of the largest, the first of several.
 pub(crate) fn most_likely(p: &[f32]) -> usize {
     (0..p.len()).reduce(|a, b| if p[b] > p[a] { b } else { a }).unwrap_or(0)
@@ -281,5 +324,17 @@ impl Spread {
             *m += d / self.n;
             *s += d * (h as f64 - *m);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spaced;
+
+    #[test]
+    fn rows_are_taken_evenly_and_all_where_they_are_few() {
+        assert_eq!(spaced(&[3, 1, 4, 1, 5, 9, 2], 3), [3, 4, 5]);
+        assert_eq!(spaced(&[3, 1], 3), [3, 1]);
+        assert!(spaced(&[], 3).is_empty());
     }
 }

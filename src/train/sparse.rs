@@ -6,6 +6,7 @@
 
 use super::input::Input;
 use crate::data::Modality;
+use crate::data::dataset::FETCHED;
 use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
 
@@ -68,7 +69,10 @@ impl SparseInput {
     /// How many non-zeros a row has for the model.
     pub fn count(&self, modality: &Modality, row: usize) -> Result<usize> {
         let indices = modality.sparse_row(row)?.map_or(&[][..], |(indices, _)| indices);
-        let given = |i: &&i32| self.places.get(**i as usize).is_none_or(|&p| p != GONE);
+        if self.places.is_empty() {
+            return Ok(indices.len());
+        }
+        let given = |i: &&i32| self.places.get(**i as usize).is_some_and(|&p| p != GONE);
         Ok(indices.iter().filter(given).count())
     }
 
@@ -78,7 +82,10 @@ impl SparseInput {
         out.values.clear();
         out.starts.clear();
         out.starts.push(0);
-        for &row in rows {
+        for (i, &row) in rows.iter().enumerate() {
+            if i % FETCHED == 0 {
+                modality.fetch(&rows[i..rows.len().min(i + FETCHED)]);
+            }
             let first = out.columns.len();
             self.preprocess.sparse_row(modality, row as usize, &self.zero, &mut out.columns, &mut out.values)?;
             if !self.places.is_empty() {

@@ -1,6 +1,7 @@
 //! A finished run: it embeds cells, translates between modalities, and says how well.
 
 use super::conditions;
+use super::feed;
 use super::input::Input;
 use super::prepare::model_modalities;
 use super::session::{Session, Sink};
@@ -109,7 +110,8 @@ impl Trained {
             let model = (self.spec.build)(&mut step, &self.settings, &model_modalities(dataset, &inputs))?;
             step.restore(|name| self.saved.get(name))?;
             let conditions = if self.as_if.is_some() { Vec::new() } else { conditions::rows(dataset, &self.settings)? };
-            let mut session = Session::new(step, model, inputs, conditions);
+            let sparse = feed::chosen(&self.settings, dataset.modalities().iter().map(|m| m.name()))?;
+            let mut session = Session::new(step, model, inputs, sparse, conditions);
             session.take_as(self.as_if);
             self.session = Some(session);
         }

@@ -1,7 +1,7 @@
 //! APOLLO's options, and what of them follows from the data.
 
 use crate::error::{Error, Result};
-use crate::models::options::{Kind, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
+use crate::models::options::{Kind, MIN_CELLS, MIN_FEATURES, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
 use crate::models::settings::{Settings, Source};
 use crate::models::{Facts, Labels, inference};
 
@@ -126,6 +126,8 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
     inference::PREPROCESS,
     inference::SPARSE,
+    MIN_CELLS,
+    MIN_FEATURES,
     TOP_GENES,
     TOP_GENES_BY,
 ];
