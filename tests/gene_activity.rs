@@ -1,6 +1,12 @@
 //! `import --gene-activity`: an example worked by hand, the forms in which peaks and genes come, and what is refused.
 #![cfg(feature = "models")]
 
+#[path = "common/matrix.rs"]
+mod matrix;
+#[cfg(feature = "cli")]
+#[path = "common/program.rs"]
+mod program;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -98,14 +104,9 @@ fn bed_of(peaks: &[&str]) -> String {
 }
 
 fn values(dataset: &Dataset, name: &str) -> Vec<Vec<f32>> {
-    let m = dataset.modality(dataset.position(name).unwrap());
-    assert!(m.is_sparse(), "sparse out");
-    let row = |r| {
-        let mut out = vec![0.0; m.features()];
-        m.row_into(r, &mut out).unwrap();
-        out
-    };
-    (0..m.cells()).map(row).collect()
+    let position = dataset.position(name).unwrap();
+    assert!(dataset.modality(position).is_sparse(), "sparse out");
+    matrix::matrix(dataset, position)
 }
 
 #[test]
@@ -221,11 +222,10 @@ fn what_does_not_fit_is_one_sentence_with_file_and_line() {
 fn the_flags_of_import() {
     let bench = Bench::new();
     let text = |path: &Path| path.to_str().unwrap().to_string();
-    let program = std::env::var_os("CARGO_BIN_EXE_couplet").unwrap_or_else(|| env!("CARGO_BIN_EXE_couplet").into());
     let run = |more: &[String]| {
         let given = ["import".to_string(), "--modality".into(), format!("rna={}", text(&bench.path("rna.csv")))];
         let atac = ["--modality".to_string(), format!("atac={}", text(&bench.path("tenx"))), "--out".into(), text(&bench.path("d"))];
-        std::process::Command::new(&program).args(given.iter().chain(&atac).chain(more)).output().unwrap()
+        program::couplet().args(given.iter().chain(&atac).chain(more)).output().unwrap()
     };
     let (peaks, genes) = (text(&bench.path("peaks.bed")), text(&bench.path("genes.gtf")));
     let out = run(&["--gene-activity".into(), peaks.clone()]);

@@ -5,16 +5,19 @@
 
 #![cfg(feature = "models")]
 
+#[path = "common/fixture.rs"]
+mod fixture;
+
 use couplet::device::Device;
 use couplet::engine::ops::ledger::Ledger;
 use couplet::engine::optim::Optimiser;
 use couplet::engine::{Precision, Step, Var};
 use couplet::models::settings::Settings;
 use couplet::models::{Facts, Losses, Minibatch, Modality, Model, by_name};
-use safetensors::tensor::Dtype;
+use fixture::{Fixture, all_are_used, norm, on_every_device};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
 
 /// Adam's 1 - β₁: the first moment after the first step, over the gradient.
 const FRESH: f64 = 0.1;
@@ -24,64 +27,19 @@ const BATCHES: usize = 2;
 /// As a snapshot has them.
 type Tensor = (String, [usize; 2], Vec<f32>);
 
-/// A fixture, and the device that it is checked on.
-struct Case {
-    label: String,
-    config: Json,
-    tensors: BTreeMap<String, Vec<f64>>,
-}
+struct Case(Fixture);
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/apollo")
+impl Deref for Case {
+    type Target = Fixture;
+
+    fn deref(&self) -> &Fixture {
+        &self.0
+    }
 }
 
 impl Case {
-    fn read(name: &str) -> Case {
-        let path = folder().join(format!("{name}.safetensors"));
-        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("a safetensors header");
-        let config = serde_json::from_str(&header.metadata().as_ref().expect("metadata")["config"]).expect("the configuration");
-        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
-        let values = |t: safetensors::tensor::TensorView<'_>| match t.dtype() {
-            Dtype::F32 => t.data().chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
-            other => panic!("a tensor of {other:?}"),
-        };
-        Case { label: name.into(), config, tensors: file.tensors().into_iter().map(|(name, t)| (name, values(t))).collect() }
-    }
-
-    fn values(&self, key: &str) -> &[f64] {
-        self.tensors.get(key).unwrap_or_else(|| panic!("{}: no tensor {key}", self.label))
-    }
-
-    fn floats(&self, key: &str) -> Vec<f32> {
-        self.values(key).iter().map(|&v| v as f32).collect()
-    }
-
-    fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a [f64])> {
-        self.tensors.iter().filter_map(move |(k, v)| Some((k.strip_prefix(prefix)?, v.as_slice())))
-    }
-
-    fn number(&self, key: &str) -> usize {
-        self.config[key].as_u64().expect("a number") as usize
-    }
-
-    fn list<'a, T>(&'a self, key: &str, of: impl Fn(&'a Json) -> Option<T>) -> Vec<T> {
-        self.config[key].as_array().expect("a list").iter().map(|v| of(v).expect("an element of its kind")).collect()
-    }
-
     fn names(&self) -> Vec<&str> {
         self.list("names", Json::as_str)
-    }
-
-    #[track_caller]
-    fn close(&self, what: &str, got: &[f32], expected: &[f64], allowed: f64) {
-        assert_eq!(got.len(), expected.len(), "{}: {what}: length", self.label);
-        let error = norm(got.iter().zip(expected).map(|(&g, e)| f64::from(g) - e));
-        assert!(
-            error <= allowed,
-            "{}: {what}: off by {error:.2e}, allowed {allowed:.2e}\n got {got:?}\n expected {expected:?}",
-            self.label
-        );
     }
 
     fn modalities(&self) -> Vec<Modality> {
@@ -104,11 +62,10 @@ impl Case {
         settings
     }
 
-    fn check(mut self, device: Device, device_name: &str) {
-        self.label = format!("{} on {device_name}", self.label);
+    fn check(self, device: Device) {
         let modalities = self.modalities();
         let settings = self.settings(&modalities);
-        let mut s = Step::new(device, self.config["seed"].as_u64().expect("a seed"), Precision::F32).expect("a step");
+        let mut s = Step::new(device, self.seed(), Precision::F32).expect("a step");
         let model = (by_name("apollo").expect("the model").build)(&mut s, &settings, &modalities).expect("the model");
         let rows = self.number("rows");
         let order = s.resident([1, rows]).expect("memory");
@@ -299,23 +256,8 @@ impl Case {
     }
 }
 
-fn norm(v: impl Iterator<Item = f64>) -> f64 {
-    v.map(|v| v * v).sum::<f64>().sqrt()
-}
-
-fn check(case: &str) {
-    Case::read(case).check(Device::cpu(), "cpu");
-    #[cfg(feature = "emulated")]
-    Case::read(case).check(Device::emulated(3), "emulated");
-    #[cfg(feature = "cuda")]
-    match Device::cuda(0) {
-        Ok(gpu) => Case::read(case).check(gpu, "cuda"),
-        Err(why) => eprintln!("{case}: not checked on a GPU: {why}"),
-    }
-}
-
 macro_rules! cases {
-    ($($test:ident $case:literal)*) => { $(#[test] fn $test() { check($case); })* };
+    ($($test:ident $case:literal)*) => { $(#[test] fn $test() { on_every_device("apollo", $case, |fixture, device| Case(fixture).check(device)); })* };
 }
 
 cases! {
@@ -329,17 +271,7 @@ cases! {
     images_under_conditions_match_pytorch "images-conditions"
 }
 
-/// Every fixture is used.
 #[test]
 fn every_fixture_has_a_test() {
-    let source = include_str!("golden_apollo.rs");
-    let mut seen = 0;
-    for path in std::fs::read_dir(folder()).expect("the folder of fixtures").map(|e| e.expect("an entry").path()) {
-        if path.extension().is_some_and(|e| e == "safetensors") {
-            let name = path.file_stem().and_then(|s| s.to_str()).expect("a name");
-            assert!(source.contains(&format!("_pytorch \"{name}\"")), "{name}.safetensors is not tested");
-            seen += 1;
-        }
-    }
-    assert_eq!(seen, source.matches("_pytorch \"").count(), "fixtures");
+    all_are_used("apollo", include_str!("golden_apollo.rs"));
 }

@@ -3,22 +3,29 @@
 
 #![cfg(feature = "models")] // for the reader of the fixture
 
-use couplet::device::Device;
+#[path = "common/devices.rs"]
+mod devices;
+#[path = "common/folder.rs"]
+mod folder;
+#[path = "common/tensors.rs"]
+mod tensors;
+
 use couplet::engine::ops::activation::Activation;
 use couplet::engine::ops::batch_norm::{BatchNormState, Running};
 use couplet::engine::ops::conv::ConvShape;
 use couplet::engine::{Precision, Step, Var};
-use safetensors::SafeTensors;
+use devices::devices;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use tensors::Tensors;
 
-const BYTES: &[u8] = include_bytes!("golden/conv/conv.safetensors");
 const LEAKY: Activation = Activation::LeakyRelu(0.2);
 
 fn matrix(name: &str) -> ([usize; 2], Vec<f32>) {
-    let file = SafeTensors::deserialize(BYTES).expect("a safetensors file");
-    let t = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
-    let dims = t.shape().try_into().unwrap_or_else(|_| panic!("{name} is {:?}", t.shape()));
-    (dims, t.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
+    static GOLDEN: LazyLock<Tensors> = LazyLock::new(|| tensors::read("conv", "conv").0);
+    let (shape, values) = GOLDEN.get(name).unwrap_or_else(|| panic!("no tensor {name}"));
+    let dims = shape[..].try_into().unwrap_or_else(|_| panic!("{name} is {shape:?}"));
+    (dims, values.iter().map(|&v| v as f32).collect())
 }
 
 fn leaf(s: &mut Step, name: &str) -> Var {
@@ -41,16 +48,7 @@ fn check(s: &mut Step, device: &str, v: Option<Var>, name: &str) {
 
 /// `f` on every device, in a training step.
 fn everywhere(mut f: impl FnMut(&str, &mut Step)) {
-    #[allow(unused_mut)]
-    let mut all = vec![("cpu", Device::cpu())];
-    #[cfg(feature = "emulated")]
-    all.push(("emulated", Device::emulated(5)));
-    #[cfg(feature = "cuda")]
-    match Device::cuda(0) {
-        Ok(gpu) => all.push(("cuda", gpu)),
-        Err(why) => eprintln!("not checked on a GPU: {why}"),
-    }
-    for (name, device) in all {
+    for (name, device) in devices() {
         let mut s = Step::new(device, 1, Precision::F32).unwrap();
         s.begin(true, 1, 0).unwrap();
         f(name, &mut s);
@@ -60,9 +58,7 @@ fn everywhere(mut f: impl FnMut(&str, &mut Step)) {
 
 #[test]
 fn convolutions_match_pytorch() {
-    let (_, header) = SafeTensors::read_metadata(BYTES).unwrap();
-    let sizes = &header.metadata().as_ref().expect("metadata")["sizes"];
-    let cases: BTreeMap<String, [usize; 9]> = serde_json::from_str(sizes).unwrap();
+    let cases: BTreeMap<String, [usize; 9]> = serde_json::from_value(tensors::read("conv", "conv").1).unwrap();
     assert_eq!(cases.len(), 7);
     everywhere(|device, s| {
         for (case, &[transposed, _, channels_in, channels_out, height, width, kernel, stride, padding]) in &cases {

@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::golden::{Bench, Case, Subject, check, check_that_all_are_used};
+use common::golden::{Bench, Case, Subject, all_are_used, check};
 use serde_json::Value as Json;
 
 static COUPLED: Subject = Subject { model: "coupled", flags, left_out, before };
@@ -78,5 +78,5 @@ cases! {
 /// Every fixture is used.
 #[test]
 fn every_fixture_has_a_test() {
-    check_that_all_are_used(&COUPLED, include_str!("golden_coupled.rs"));
+    all_are_used("coupled", include_str!("golden_coupled.rs"));
 }

@@ -5,25 +5,31 @@
 
 #![cfg(feature = "models")]
 
+#[path = "common/fixture.rs"]
+mod fixture;
+
 use couplet::device::Device;
 use couplet::engine::ops::ledger::Ledger;
 use couplet::engine::optim::Optimiser;
 use couplet::engine::{Precision, Step, Var};
 use couplet::models::settings::Settings;
 use couplet::models::{Facts, Losses, Minibatch, Modality, Model, by_name};
-use safetensors::tensor::Dtype;
+use fixture::{Fixture, all_are_used, norm, on_every_device};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
 
 /// As a snapshot has them.
 type Tensor = (String, [usize; 2], Vec<f32>);
 
-/// A fixture, and the device that it is checked on.
-struct Case {
-    label: String,
-    config: Json,
-    tensors: BTreeMap<String, Vec<f64>>,
+struct Case(Fixture);
+
+impl Deref for Case {
+    type Target = Fixture;
+
+    fn deref(&self) -> &Fixture {
+        &self.0
+    }
 }
 
 /// What a minibatch's variables are.
@@ -43,63 +49,15 @@ impl Batch {
     }
 }
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cross-modal")
-}
-
 impl Case {
-    fn read(name: &str) -> Case {
-        let path = folder().join(format!("{name}.safetensors"));
-        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("a safetensors header");
-        let config = serde_json::from_str(&header.metadata().as_ref().expect("metadata")["config"]).expect("the configuration");
-        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
-        let values = |t: safetensors::tensor::TensorView<'_>| match t.dtype() {
-            Dtype::F32 => t.data().chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
-            other => panic!("a tensor of {other:?}"),
-        };
-        Case { label: name.into(), config, tensors: file.tensors().into_iter().map(|(name, t)| (name, values(t))).collect() }
-    }
-
-    fn values(&self, key: &str) -> &[f64] {
-        self.tensors.get(key).unwrap_or_else(|| panic!("{}: no tensor {key}", self.label))
-    }
-
-    fn floats(&self, key: &str) -> Vec<f32> {
-        self.values(key).iter().map(|&v| v as f32).collect()
-    }
-
-    fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
-        self.tensors.keys().filter_map(move |k| k.strip_prefix(prefix))
-    }
-
-    fn number(&self, key: &str) -> usize {
-        self.config[key].as_u64().expect("a number") as usize
-    }
-
-    fn list<'a, T>(&'a self, key: &str, of: impl Fn(&'a Json) -> Option<T>) -> Vec<T> {
-        self.config[key].as_array().expect("a list").iter().map(|v| of(v).expect("an element of its kind")).collect()
-    }
-
     fn names(&self) -> Vec<&str> {
         self.list("names", Json::as_str)
     }
 
     /// Equal to within a share of the length of what is expected.
     #[track_caller]
-    fn close(&self, what: &str, got: &[f32], expected: &[f64], share: f64) {
-        self.close_to(what, got, expected, share * norm(expected.iter().copied()));
-    }
-
-    #[track_caller]
-    fn close_to(&self, what: &str, got: &[f32], expected: &[f64], allowed: f64) {
-        assert_eq!(got.len(), expected.len(), "{}: {what}: length", self.label);
-        let error = norm(got.iter().zip(expected).map(|(&g, e)| f64::from(g) - e));
-        assert!(
-            error <= allowed,
-            "{}: {what}: off by {error:.2e}, allowed {allowed:.2e}\n got {got:?}\n expected {expected:?}",
-            self.label
-        );
+    fn near(&self, what: &str, got: &[f32], expected: &[f64], share: f64) {
+        self.close(what, got, expected, share * norm(expected.iter().copied()));
     }
 
     fn modalities(&self) -> Vec<Modality> {
@@ -122,11 +80,10 @@ impl Case {
         settings
     }
 
-    fn check(mut self, device: Device, device_name: &str) {
-        self.label = format!("{} on {device_name}", self.label);
+    fn check(self, device: Device) {
         let modalities = self.modalities();
         let settings = self.settings(&modalities);
-        let mut s = Step::new(device, self.config["seed"].as_u64().expect("a seed"), Precision::F32).expect("a step");
+        let mut s = Step::new(device, self.seed(), Precision::F32).expect("a step");
         let model = (by_name("cross-modal").expect("the model").build)(&mut s, &settings, &modalities).expect("the model");
         let (mut optimisers, mut ledgers) = (Vec::new(), Vec::new());
         for (p, phase) in model.phases().iter().enumerate() {
@@ -169,7 +126,7 @@ impl Case {
                     s.forget_gradients();
                 }
                 s.train_only(|_| true);
-                let of_file: BTreeSet<String> = self.under(&format!("grad/{step}/")).map(String::from).collect();
+                let of_file: BTreeSet<String> = self.under(&format!("grad/{step}/")).map(|(name, _)| name.to_string()).collect();
                 assert_eq!(moved, of_file, "{}: what has a gradient in step {step}", self.label);
                 let of_file = self.under(&format!("term/{step}/")).count();
                 assert_eq!(of_file, phases.clone().map(|p| model.terms(p).len()).sum::<usize>(), "{}: terms of step {step}", self.label);
@@ -215,7 +172,7 @@ impl Case {
     fn set_weights(&self, s: &mut Step) -> Vec<Tensor> {
         let mut of_model: Vec<String> = s.params().parameters().map(|(name, ..)| name.to_string()).collect();
         of_model.sort();
-        assert_eq!(of_model, self.under("init/").collect::<Vec<_>>(), "{}: parameters", self.label);
+        assert_eq!(of_model, self.under("init/").map(|(name, _)| name).collect::<Vec<_>>(), "{}: parameters", self.label);
         let start: BTreeMap<String, ([usize; 2], Vec<f32>)> = (s.snapshot().expect("a snapshot").into_iter())
             .map(|(name, dims, first)| {
                 let values = if of_model.contains(&name) { self.floats(&format!("init/{name}")) } else { first };
@@ -231,7 +188,7 @@ impl Case {
         for (name, &(v, _)) in terms.iter().zip(losses) {
             assert!(!v.is_none(), "{}: no term {name} in step {step}", self.label);
             let key = format!("term/{step}/{name}");
-            self.close(&key, &s.download(v).expect("a term"), self.values(&key), 1e-4);
+            self.near(&key, &s.download(v).expect("a term"), self.values(&key), 1e-4);
         }
     }
 
@@ -239,7 +196,7 @@ impl Case {
     fn check_gradients(&self, s: &mut Step, step: u64, moved: &mut BTreeSet<String>) {
         let parameters: Vec<(String, Var)> = s.params().parameters().map(|(name, v, _)| (name.to_string(), v)).collect();
         let prefix = format!("grad/{step}/");
-        let lengths = self.under(&prefix).map(|name| norm(self.values(&format!("{prefix}{name}")).iter().copied()));
+        let lengths = self.under(&prefix).map(|(_, g)| norm(g.iter().copied()));
         let longest = lengths.fold(0.0, f64::max);
         for (name, v) in parameters {
             if let Some(g) = s.grad(v) {
@@ -247,7 +204,7 @@ impl Case {
                 let expected = self.values(&key);
                 // A bias that a norm follows has none but rounding.
                 let allowed = 1e-4 * norm(expected.iter().copied()) + 1e-6 * longest;
-                self.close_to(&key, &s.download(g).expect("a gradient"), expected, allowed);
+                self.close(&key, &s.download(g).expect("a gradient"), expected, allowed);
                 moved.insert(name);
             }
         }
@@ -275,7 +232,7 @@ impl Case {
             gone += 1;
             let begin = |i: usize| start.map_or(if name.ends_with(".var") { 1.0 } else { 0.0 }, |start| start[i]);
             let moved = norm(expected.iter().enumerate().map(|(i, e)| e - begin(i)));
-            self.close_to(&key, got, expected, 3e-4 * moved + 1e-6 * norm(expected.iter().copied()));
+            self.close(&key, got, expected, 3e-4 * moved + 1e-6 * norm(expected.iter().copied()));
         }
         assert_eq!(seen, self.under(&format!("after/{stage}/")).count(), "{}: parameters and statistics", self.label);
         assert!(gone > 0, "{}: nothing moves in stage {stage}", self.label);
@@ -294,7 +251,7 @@ impl Case {
             made.extend(names.iter().enumerate().map(|(n, to)| (format!("eval/{from}_to_{to}"), model.decode(s, n, z))));
             made.extend(model.classify(s, z).map(|logits| (format!("eval/class.{from}"), logits)));
             for (key, v) in made {
-                self.close(&key, &s.download(v).expect("a matrix"), self.values(&key), 2e-4);
+                self.near(&key, &s.download(v).expect("a matrix"), self.values(&key), 2e-4);
                 seen += 1;
             }
         }
@@ -302,23 +259,8 @@ impl Case {
     }
 }
 
-fn norm(v: impl Iterator<Item = f64>) -> f64 {
-    v.map(|v| v * v).sum::<f64>().sqrt()
-}
-
-fn check(case: &str) {
-    Case::read(case).check(Device::cpu(), "cpu");
-    #[cfg(feature = "emulated")]
-    Case::read(case).check(Device::emulated(3), "emulated");
-    #[cfg(feature = "cuda")]
-    match Device::cuda(0) {
-        Ok(gpu) => Case::read(case).check(gpu, "cuda"),
-        Err(why) => eprintln!("{case}: not checked on a GPU: {why}"),
-    }
-}
-
 macro_rules! cases {
-    ($($test:ident $case:literal)*) => { $(#[test] fn $test() { check($case); })* };
+    ($($test:ident $case:literal)*) => { $(#[test] fn $test() { on_every_device("cross-modal", $case, |fixture, device| Case(fixture).check(device)); })* };
 }
 
 cases! {
@@ -329,17 +271,7 @@ cases! {
     frozen_images_and_translated_pairs_match_pytorch "images-crossed"
 }
 
-/// Every fixture is used.
 #[test]
 fn every_fixture_has_a_test() {
-    let source = include_str!("golden_cross_modal.rs");
-    let mut seen = 0;
-    for path in std::fs::read_dir(folder()).expect("the folder of fixtures").map(|e| e.expect("an entry").path()) {
-        if path.extension().is_some_and(|e| e == "safetensors") {
-            let name = path.file_stem().and_then(|s| s.to_str()).expect("a name");
-            assert!(source.contains(&format!("_pytorch \"{name}\"")), "{name}.safetensors is not tested");
-            seen += 1;
-        }
-    }
-    assert_eq!(seen, source.matches("_pytorch \"").count(), "fixtures");
+    all_are_used("cross-modal", include_str!("golden_cross_modal.rs"));
 }

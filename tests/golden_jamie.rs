@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::golden::{Bench, Case, Subject, check, check_that_all_are_used};
+use common::golden::{Bench, Case, Subject, all_are_used, check};
 
 static JAMIE: Subject = Subject { model: "jamie", flags, left_out: |_, _| false, before };
 
@@ -53,5 +53,5 @@ cases! {
 /// Every fixture is used.
 #[test]
 fn every_fixture_has_a_test() {
-    check_that_all_are_used(&JAMIE, include_str!("golden_jamie.rs"));
+    all_are_used("jamie", include_str!("golden_jamie.rs"));
 }

@@ -3,7 +3,13 @@
 
 #![cfg(feature = "models")] // for the reader of the fixture
 
-use couplet::device::Device;
+#[path = "common/devices.rs"]
+mod devices;
+#[path = "common/folder.rs"]
+mod folder;
+#[path = "common/tensors.rs"]
+mod tensors;
+
 use couplet::engine::ops::activation::Activation;
 use couplet::engine::ops::batch_norm::{BatchNormState, Running};
 use couplet::engine::ops::ledger::Ledger;
@@ -11,6 +17,7 @@ use couplet::engine::ops::losses::MissingIn;
 use couplet::engine::ops::small::Smallest;
 use couplet::engine::optim::{Adam, AdamSettings};
 use couplet::engine::{Precision, Step, Var, Weight};
+use devices::devices;
 use std::collections::BTreeMap;
 
 /// The fixture: matrices by name.
@@ -18,17 +25,15 @@ struct Golden(BTreeMap<String, ([usize; 2], Vec<f32>)>);
 
 impl Golden {
     fn read() -> Golden {
-        let bytes = include_bytes!("golden/ops/ops.safetensors");
-        let file = safetensors::SafeTensors::deserialize(bytes).expect("a safetensors file");
-        let matrix = |(name, t): (String, safetensors::tensor::TensorView)| {
-            let dims = match t.shape() {
-                [n] => [1, *n],
-                [rows, cols] => [*rows, *cols],
-                other => panic!("{name} is {other:?}"),
+        let matrix = |(name, (shape, values)): (String, (Vec<usize>, Vec<f64>))| {
+            let dims = match shape[..] {
+                [n] => [1, n],
+                [rows, cols] => [rows, cols],
+                _ => panic!("{name} is {shape:?}"),
             };
-            (name, (dims, t.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()))
+            (name, (dims, values.into_iter().map(|v| v as f32).collect()))
         };
-        Golden(file.tensors().into_iter().map(matrix).collect())
+        Golden(tensors::read("ops", "ops").0.into_iter().map(matrix).collect())
     }
 
     fn get(&self, key: &str) -> &([usize; 2], Vec<f32>) {
@@ -40,19 +45,6 @@ impl Golden {
         let (dims, values) = self.get(key);
         s.constant(*dims, values)
     }
-}
-
-fn devices() -> Vec<(&'static str, Device)> {
-    #[allow(unused_mut)]
-    let mut all = vec![("cpu", Device::cpu())];
-    #[cfg(feature = "emulated")]
-    all.push(("emulated", Device::emulated(5)));
-    #[cfg(feature = "cuda")]
-    match Device::cuda(0) {
-        Ok(gpu) => all.push(("cuda", gpu)),
-        Err(why) => eprintln!("not checked on a GPU: {why}"),
-    }
-    all
 }
 
 /// `f` on every device, with a step that has not begun.

@@ -4,81 +4,44 @@
 
 #![cfg(feature = "models")]
 
+#[path = "common/fixture.rs"]
+mod fixture;
+
 use couplet::device::Device;
 use couplet::engine::ops::ledger::Ledger;
 use couplet::engine::optim::Optimiser;
 use couplet::engine::{Precision, Step, Var};
 use couplet::models::settings::Settings;
 use couplet::models::{Facts, Minibatch, Modality, by_name};
-use safetensors::tensor::Dtype;
-use serde_json::Value as Json;
+use fixture::{Fixture, all_are_used, norm, on_every_device};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::ops::Deref;
 
 const NAMES: [&str; 2] = ["rna", "atac"];
 
-struct Case {
-    label: String,
-    config: Json,
-    tensors: BTreeMap<String, Vec<f64>>,
+struct Case(Fixture);
+
+impl Deref for Case {
+    type Target = Fixture;
+
+    fn deref(&self) -> &Fixture {
+        &self.0
+    }
 }
 
 impl Case {
-    fn read(name: &str) -> Case {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/scican").join(format!("{name}.safetensors"));
-        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("a safetensors header");
-        let config = serde_json::from_str(&header.metadata().as_ref().expect("metadata")["config"]).expect("the configuration");
-        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
-        let values = |t: safetensors::tensor::TensorView<'_>| match t.dtype() {
-            Dtype::F32 => t.data().chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
-            Dtype::F64 => t.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
-            other => panic!("a tensor of {other:?}"),
-        };
-        Case { label: name.into(), config, tensors: file.tensors().into_iter().map(|(name, t)| (name, values(t))).collect() }
-    }
-
-    fn values(&self, key: &str) -> &[f64] {
-        self.tensors.get(key).unwrap_or_else(|| panic!("{}: no tensor {key}", self.label))
-    }
-
-    fn floats(&self, key: &str) -> Vec<f32> {
-        self.values(key).iter().map(|&v| v as f32).collect()
-    }
-
-    fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a [f64])> {
-        self.tensors.iter().filter_map(move |(k, v)| Some((k.strip_prefix(prefix)?, v.as_slice())))
-    }
-
-    fn number(&self, key: &str) -> usize {
-        self.config[key].as_u64().expect("a number") as usize
-    }
-
-    #[track_caller]
-    fn close(&self, what: &str, got: &[f32], expected: &[f64], allowed: f64) {
-        assert_eq!(got.len(), expected.len(), "{}: {what}: length", self.label);
-        let error = norm(got.iter().zip(expected).map(|(&g, e)| f64::from(g) - e));
-        assert!(
-            error <= allowed,
-            "{}: {what}: off by {error:.2e}, allowed {allowed:.2e}\n got {got:?}\n expected {expected:?}",
-            self.label
-        );
-    }
-
-    fn check(mut self, device: Device, device_name: &str) {
-        self.label = format!("{} on {device_name}", self.label);
+    fn check(self, device: Device) {
         let spec = by_name("scican").expect("the model");
         let (rows, features) = (self.number("rows"), self.number("features"));
-        let list = |key: &str| self.config[key].as_array().expect("a list").clone();
-        let flags: Vec<String> = list("flags").iter().map(|f| f.as_str().expect("a flag").to_string()).collect();
-        let counts: Vec<usize> = list("class_counts").iter().map(|n| n.as_u64().expect("a count") as usize).collect();
+        let flags = self.list("flags", |f| f.as_str().map(String::from));
+        let counts = self.list("class_counts", |n| n.as_u64().map(|n| n as usize));
         let modalities = NAMES.map(|name| Modality { name: name.into(), features, deviations: vec![1.0; features], image: None });
         let mut settings = Settings::new(spec.name, spec.options, &NAMES.map(String::from)).expect("default settings");
         settings.apply_flags(&flags).expect("the case's settings");
         let facts =
             Facts { modalities: &modalities, cells: rows, fewest: rows, classes: counts.len(), class_counts: &counts, ..Facts::default() };
         (spec.resolve)(&mut settings, &facts).expect("resolved settings");
-        let mut s = Step::new(device, self.config["seed"].as_u64().expect("a seed"), Precision::F32).expect("a step");
+        let mut s = Step::new(device, self.seed(), Precision::F32).expect("a step");
         let model = (spec.build)(&mut s, &settings, &modalities).expect("the model");
         self.set_weights(&mut s);
         let mut resident = |key: &str, cols: usize| {
@@ -221,23 +184,8 @@ impl Case {
     }
 }
 
-fn norm(v: impl Iterator<Item = f64>) -> f64 {
-    v.map(|v| v * v).sum::<f64>().sqrt()
-}
-
-fn check(case: &str) {
-    Case::read(case).check(Device::cpu(), "cpu");
-    #[cfg(feature = "emulated")]
-    Case::read(case).check(Device::emulated(3), "emulated");
-    #[cfg(feature = "cuda")]
-    match Device::cuda(0) {
-        Ok(gpu) => Case::read(case).check(gpu, "cuda"),
-        Err(why) => eprintln!("{case}: not checked on a GPU: {why}"),
-    }
-}
-
 macro_rules! cases {
-    ($($test:ident $case:literal)*) => { $(#[test] fn $test() { check($case); })* };
+    ($($test:ident $case:literal)*) => { $(#[test] fn $test() { on_every_device("scican", $case, |fixture, device| Case(fixture).check(device)); })* };
 }
 
 cases! {
@@ -250,16 +198,7 @@ cases! {
     the_unlabelled_mode_with_joint_norms_matches_pytorch "unlabelled-joint"
 }
 
-/// Every fixture is used.
 #[test]
 fn every_fixture_has_a_test() {
-    let source = include_str!("golden_scican.rs");
-    let fixtures = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/scican")).expect("the folder of fixtures");
-    let mut seen = 0;
-    for path in fixtures.map(|e| e.expect("an entry").path()).filter(|p| p.extension().is_some_and(|e| e == "safetensors")) {
-        let name = path.file_stem().and_then(|s| s.to_str()).expect("a name");
-        assert!(source.contains(&format!("_pytorch \"{name}\"")), "{name}.safetensors is not tested");
-        seen += 1;
-    }
-    assert_eq!(seen, source.matches("_pytorch \"").count(), "fixtures");
+    all_are_used("scican", include_str!("golden_scican.rs"));
 }

@@ -1,18 +1,18 @@
 //! Images from file to file: folders of PNG and TIFF in, the image instance of the cross-modal autoencoder, images and sheets out.
 #![cfg(feature = "images")]
 
+#[path = "common/training.rs"]
+mod training;
+
 use couplet::data::formats::ModalitySource;
 use couplet::data::import::{ImportSpec, import};
-use couplet::data::shuffle::Shuffle;
 use couplet::data::simulate::{SimulateSpec, simulate};
 use couplet::data::{Dataset, Hooks};
 use couplet::device::Device;
-use couplet::engine::Precision;
-use couplet::models::{self, settings::Settings};
-use couplet::train::{Space, TrainRequest, Trained, train};
+use couplet::train::{Space, Trained};
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use training::Training;
 
 fn png(path: &Path, [width, height]: [u32; 2], colour: png::ColorType, depth: png::BitDepth, bytes: &[u8]) {
     let mut encoder = png::Encoder::new(fs::File::create(path).unwrap(), width, height);
@@ -140,32 +140,11 @@ fn nuclei(dir: &Path, cells: usize) -> Dataset {
     Dataset::open(&out).unwrap()
 }
 
-/// Trains, or stops after the given epoch.
+/// Trains, or stops in the given epoch.
 fn run(dataset: &Dataset, device: Device, out: &Path, more: &[&str], until: usize, resume: bool) {
-    let model = models::by_name("cross-modal").unwrap();
-    let names: Vec<String> = dataset.modalities().iter().map(|m| m.name().to_string()).collect();
-    let mut settings = Settings::new(model.name, model.options, &names).unwrap();
-    settings.apply_flags(&[&SMALL[..], more].concat().iter().map(|o| o.to_string()).collect::<Vec<_>>()).unwrap();
-    let stop = AtomicBool::new(false);
-    train(TrainRequest {
-        model,
-        dataset,
-        settings: &settings,
-        device,
-        precision: Precision::F32,
-        seed: 5,
-        holdout: None,
-        paired: 1.0,
-        shuffle: Shuffle::Exact,
-        labels: None,
-        run_dir: out.to_path_buf(),
-        resume,
-        stop: &stop,
-        inferring: &mut |_| {},
-        prepared: &mut |_| {},
-        progress: &mut |p| stop.store(p.epoch >= until, Ordering::Relaxed),
-    })
-    .unwrap();
+    let options = [&SMALL[..], more].concat();
+    let training = Training::new("cross-modal", dataset, device, out, &options);
+    Training { resume, stop: &|epoch, _| epoch >= until, ..training }.run().unwrap();
 }
 
 fn tensors(run: &Path) -> Vec<(String, Vec<u8>)> {

@@ -3,16 +3,26 @@
 //! The tolerance is ten times what PyTorch itself strays when it computes the same in float32 (the fixtures carry the measure): room for
 //! another order of summation, none for another formula.
 
+#[path = "cases.rs"]
+mod cases;
+#[path = "devices.rs"]
+mod devices;
+#[path = "folder.rs"]
+mod folder;
+#[path = "tensors.rs"]
+mod tensors;
+
+pub use cases::all_are_used;
+use cases::{close, norm};
 use couplet::device::Device;
 use couplet::engine::ops::ledger::Ledger;
 use couplet::engine::optim::Optimiser;
 use couplet::engine::{Precision, Step, Var, Weight};
 use couplet::models::settings::Settings;
 use couplet::models::{Facts, Losses, Minibatch, Modality, Model, by_name};
-use safetensors::tensor::Dtype;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use tensors::Tensors;
 
 const STEPS: usize = 10;
 const ROOM: f64 = 10.0;
@@ -42,30 +52,14 @@ pub struct Subject {
 pub struct Case {
     pub name: &'static str,
     pub config: Json,
-    tensors: BTreeMap<String, (Vec<usize>, Vec<f64>)>,
+    tensors: Tensors,
     subject: &'static Subject,
-}
-
-fn folder(subject: &Subject) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(subject.model)
 }
 
 impl Case {
     fn read(subject: &'static Subject, name: &'static str) -> Case {
-        let path = folder(subject).join(format!("{name}.safetensors"));
-        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("a safetensors header");
-        let config: Json = serde_json::from_str(&header.metadata().as_ref().expect("metadata")["config"]).expect("the configuration");
-        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
-        let tensors = file.tensors().into_iter().map(|(name, t)| {
-            let values = match t.dtype() {
-                Dtype::F32 => t.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
-                Dtype::F64 => t.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
-                other => panic!("{name} is {other:?}"),
-            };
-            (name, (t.shape().to_vec(), values))
-        });
-        let mut case = Case { name, config, tensors: tensors.collect(), subject };
+        let (tensors, config) = tensors::read(subject.model, name);
+        let mut case = Case { name, config, tensors, subject };
         for (key, list, prefix) in PACKED {
             case.unpack(key, list, prefix);
         }
@@ -225,7 +219,7 @@ impl<'c> Bench<'c> {
     pub fn check_values(&mut self, v: Var, key: &str) {
         let got = self.read(v);
         let expected = self.case.values(key);
-        close(&format!("{}: {key}", self.label), &got, expected, 1e-5 * norm(expected)); // some hundred roundings of 6e-8
+        close(&format!("{}: {key}", self.label), &got, expected, 1e-5 * norm(expected.iter().copied())); // some hundred roundings of 6e-8
     }
 
     /// The running statistics after one training pass.
@@ -237,7 +231,7 @@ impl<'c> Bench<'c> {
             }
             let (key, got) = (format!("first/{name}"), got.into_iter().map(f64::from).collect::<Vec<_>>());
             let expected = self.case.values(&key);
-            close(&format!("{}: {key}", self.label), &got, expected, 1e-5 * norm(expected));
+            close(&format!("{}: {key}", self.label), &got, expected, 1e-5 * norm(expected.iter().copied()));
             seen += 1;
         }
         let known = self.case.tensors.keys().filter(|k| k.starts_with("first/")).count();
@@ -324,19 +318,19 @@ impl<'c> Bench<'c> {
         let tolerance = self.case.tolerance("gradient");
         let gradients = self.gradients();
         let key = |name: &str| format!("grad/{name}");
-        let largest = scale * gradients.iter().map(|(name, _)| norm(self.case.values(&key(name)))).fold(0.0, f64::max);
+        let largest = scale * gradients.iter().map(|(name, _)| norm(self.case.values(&key(name)).iter().copied())).fold(0.0, f64::max);
         for (name, got) in gradients {
             let expected: Vec<f64> = self.case.values(&key(&name)).iter().map(|g| scale * g).collect();
             // Where batch norm cancels a gradient, float32 leaves the rounding of the terms that cancel.
             let cancelled = self.case.values(&format!("after/{name}")).iter().any(|v| v.is_nan());
-            let allowed = tolerance * (norm(&expected) + 1e-6 * largest) + if cancelled { 1e-6 * largest } else { 0.0 };
+            let allowed = tolerance * (norm(expected.iter().copied()) + 1e-6 * largest) + if cancelled { 1e-6 * largest } else { 0.0 };
             close(&format!("{}: gradient of {name}", self.label), &got, &expected, allowed);
         }
     }
 
     /// The length of the whole gradient of step t, counted from 0, is `scale` times the fixture's.
     fn check_norm(&mut self, t: usize, scale: f64) {
-        let got = norm(&self.gradients().into_iter().flat_map(|(_, g)| g).collect::<Vec<_>>());
+        let got = norm(self.gradients().into_iter().flat_map(|(_, g)| g));
         let expected = scale * self.case.values("norms")[t];
         let error = (got / expected - 1.0).abs();
         let allowed = self.case.tolerance("norms");
@@ -364,40 +358,10 @@ impl<'c> Bench<'c> {
     }
 }
 
-fn norm(v: &[f64]) -> f64 {
-    v.iter().map(|v| v * v).sum::<f64>().sqrt()
-}
-
-#[track_caller]
-fn close(what: &str, got: &[f64], expected: &[f64], allowed: f64) {
-    assert_eq!(got.len(), expected.len(), "{what}: length");
-    let error = norm(&got.iter().zip(expected).map(|(g, e)| g - e).collect::<Vec<_>>());
-    assert!(error <= allowed, "{what}: off by {error:.2e}, allowed {allowed:.2e}\n got      {got:?}\n expected {expected:?}");
-}
-
 /// A case on every device that answers.
 pub fn check(subject: &'static Subject, case: &'static str) {
     let case = Case::read(subject, case);
-    Bench::new(&case, "cpu", Device::cpu()).check();
-    #[cfg(feature = "emulated")]
-    Bench::new(&case, "emulated", Device::emulated(3)).check();
-    #[cfg(feature = "cuda")]
-    match Device::cuda(0) {
-        Ok(gpu) => Bench::new(&case, "cuda", gpu).check(),
-        Err(why) => eprintln!("{}: not checked on a GPU: {why}", case.name),
+    for (name, device) in devices::devices() {
+        Bench::new(&case, name, device).check();
     }
-}
-
-/// Every fixture of the model is named in the test's source.
-pub fn check_that_all_are_used(subject: &Subject, source: &str) {
-    let mut seen = 0;
-    for entry in std::fs::read_dir(folder(subject)).expect("the folder of fixtures") {
-        let path = entry.expect("an entry").path();
-        if path.extension().is_some_and(|e| e == "safetensors") {
-            let name = path.file_stem().and_then(|s| s.to_str()).expect("a name");
-            assert!(source.contains(&format!("_pytorch \"{name}\"")), "{name}.safetensors is not tested");
-            seen += 1;
-        }
-    }
-    assert_eq!(seen, source.matches("_pytorch \"").count(), "fixtures");
 }

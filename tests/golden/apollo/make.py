@@ -1,14 +1,9 @@
 #!/usr/bin/env python3
 """Golden values of APOLLO: whole training steps of both stages in PyTorch, in float64, out of PyTorch's own layers, losses and optimisers.
 
-    python3 -m venv env && env/bin/pip install torch numpy safetensors
-    env/bin/python tests/golden/apollo/make.py            # writes tests/golden/apollo/CASE.safetensors
-    env/bin/python tests/golden/apollo/make.py --check    # writes nothing; fails if a file would change
+    env/bin/python tests/golden/apollo/make.py [--check]    (../fixtures.py says of what environment, and what is rounded when)
 
-Written with Python 3.11, torch 2.15.0 (CPU, one thread), numpy 2.4.6, safetensors 0.8.0.
-
-Data and initial values are rounded to float32 before anything is computed, so the float32 engine starts from exactly the same numbers;
-everything after is float64 and only rounded for storage. Noise and dropout are the engine's own, from its Philox streams.
+Noise and dropout are the engine's own, from its Philox streams.
 
 Stage 1 takes two minibatches an epoch, each epoch in an order of its own that leaves some of the training cells out, and stage 2 goes on
 with two more epochs; held-out cells are in no minibatch. Adam (dense) or SparseAdam (lazy) is PyTorch's, over the whole table.
@@ -27,18 +22,23 @@ In a file
     eval/cross.NAME [HELD, F]       and of the code of the modality before it (the last for the first)
     __metadata__.config             JSON: options as a user types them, names, features, images, sizes, seed
 """
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
-from safetensors.numpy import save
 from torch import nn
 
-HERE = Path(__file__).parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import fixtures
+import networks
+from fixtures import exact
+from networks import ImageDecoder, ImageTrunk, Named
+from philox import Random
+
 SEED = 0x5EED0002C0DE0003
+RANDOM = Random(SEED)
 EPOCHS = (4, 2)  # of the stages
 HELD = 3
 DENSE = dict(width=8, latent=3, latent_specific=2, dropout=0.2, noise=0.7, penalty=0.3, lr_tables=0.02, lr=0.01, lr_encoders=0.005)
@@ -62,53 +62,7 @@ CASES = {
 }
 
 
-# ---- the engine's random numbers --------------------------------------------------------------------
-
-
-def philox(counter, key):
-    """Philox4x32-10 (Salmon et al. 2011) of counters [4, n] and keys [2, n]."""
-    c, k, low = [[np.uint64(v) for v in a] for a in (counter, key)] + [np.uint64(0xFFFFFFFF)]
-    for _ in range(10):
-        a, b = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
-        c = [(b >> np.uint64(32)) ^ c[1] ^ k[0], b & low, (a >> np.uint64(32)) ^ c[3] ^ k[1], a & low]
-        k = [(k[0] + np.uint64(0x9E3779B9)) & low, (k[1] + np.uint64(0xBB67AE85)) & low]
-    return np.array(c)
-
-
-def stream_of(name):
-    """FNV-1a, 32 bits, the top one set."""
-    h = 0x811C9DC5
-    for b in name.encode():
-        h = (h ^ b) * 0x01000193 & 0xFFFFFFFF
-    return h | 0x80000000
-
-
-def words(n, stream, step):
-    counter = np.arange((n + 3) // 4)
-    fixed = lambda v: np.full_like(counter, v)
-    return philox([counter, fixed(0), fixed(step), fixed(stream)], [fixed(SEED & 0xFFFFFFFF), fixed(SEED >> 32)])
-
-
-def uniforms(shape, name, step):
-    n = int(np.prod(shape))
-    u = (words(n, stream_of(name), step) >> np.uint64(8)).astype(np.float64).T.reshape(-1)[:n] / 2.0**24
-    return torch.from_numpy(u.reshape(shape))
-
-
-def normals(shape, name, step):
-    """Box-Muller on the words (0, 1) and (2, 3) of every counter: radius from 30 bits, rounded to float32 as the engine has it."""
-    n = int(np.prod(shape))
-    w = words(n, stream_of(name), step)
-    u = ((w[0::2] >> np.uint64(1)) | np.uint64(1)).astype(np.float32).astype(np.float64) / 2.0**31
-    radius, angle = np.sqrt(-2 * np.log(u)), 2 * np.pi * w[1::2].astype(np.float64) / 2.0**32
-    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
-    return torch.from_numpy(pairs.transpose(2, 0, 1).reshape(-1)[:n].reshape(shape))
-
-
-class Clock:
-    """The number of the step under way."""
-
-    t = 0
+# ---- the networks (specification, sections 3 and 5) ---------------------------------------------------
 
 
 class Dropout(nn.Module):
@@ -119,34 +73,24 @@ class Dropout(nn.Module):
     def forward(self, x):
         if not self.training or self.p == 0:
             return x
-        keep = uniforms(tuple(x.shape), self.name, Clock.t) >= float(np.float32(self.p))
+        keep = RANDOM.uniforms(tuple(x.shape), self.name) >= float(np.float32(self.p))
         return x * keep / (1 - self.p)
 
 
-# ---- the networks (specification, sections 3 and 5) ---------------------------------------------------
-
-
-class Named(nn.Module):
-    """Remembers which of its layers has which of the engine's names."""
+class Dense(Named):
+    """Layers NAME.PART, each behind its dropout."""
 
     def __init__(self, name):
         super().__init__()
-        self.name, self.named = name, {}
-
-    def add(self, part, layer):
-        self.named[f"{self.name}.{part}"] = layer
-        self.add_module(part.replace(".", "_"), layer)
-        return layer
-
-
-class Dense(Named):
-    def block(self, part, inputs, outputs, p):
-        linear = self.add(part, nn.Linear(inputs, outputs, bias=False))
-        norm = self.add(f"{part}.norm", nn.BatchNorm1d(outputs, eps=1e-5, momentum=0.1))
-        return nn.Sequential(Dropout(f"{self.name}.{part}", p), linear, norm, nn.LeakyReLU(0.01))
+        self.name = name
 
     def last(self, part, inputs, outputs, p):
-        return nn.Sequential(Dropout(f"{self.name}.{part}", p), self.add(part, nn.Linear(inputs, outputs, bias=False)))
+        name = f"{self.name}.{part}"
+        return nn.Sequential(Dropout(name, p), self.add(name, nn.Linear(inputs, outputs, bias=False)))
+
+    def block(self, part, inputs, outputs, p):
+        norm = self.add(f"{self.name}.{part}.norm", nn.BatchNorm1d(outputs, eps=1e-5, momentum=0.1))
+        return nn.Sequential(*self.last(part, inputs, outputs, p), norm, nn.LeakyReLU(0.01))
 
 
 class DenseDecoder(Dense):
@@ -171,39 +115,17 @@ class DenseEncoder(Dense):
         return [head(h) for head in self.heads]
 
 
-class ImageDecoder(Named):
-    def __init__(self, name, latent, image, channels, sigmoid):
-        super().__init__(name)
-        self.small = [channels[-1], *(side // 2 ** len(channels) for side in image[1:])]
-        self.code = self.add("code", nn.Linear(latent, int(np.prod(self.small))))
-        layers = []
-        outputs = [*reversed(channels[:-1]), image[0]]
-        for l, (a, b) in enumerate(zip(reversed(channels), outputs)):
-            layers.append(self.add(str(l), nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False)))
-            if l < len(channels) - 1:
-                layers += [self.add(f"{l}.norm", nn.BatchNorm2d(b)), nn.LeakyReLU(0.2)]
-        self.net = nn.Sequential(*layers, *([nn.Sigmoid()] if sigmoid else []))
-
-    def forward(self, z):
-        return self.net(functional.relu(self.code(z)).reshape(-1, *self.small)).flatten(1)
-
-
 class ImageEncoder(Named):
     def __init__(self, name, image, spaces, channels, own, told):
-        super().__init__(name)
-        layers = []
-        for l, (a, b) in enumerate(zip([image[0], *channels[:-1]], channels)):
-            layers.append(self.add(str(l), nn.Conv2d(a, b, 4, stride=2, padding=1, bias=False)))
-            if l > 0:
-                layers.append(self.add(f"{l}.norm", nn.BatchNorm2d(b)))
-            layers.append(nn.LeakyReLU(0.2))
-        self.image, self.net = image, nn.Sequential(*layers)
-        self.split = [channels[-1] - own, own] if len(spaces) > 1 else [channels[-1]]
-        pixels = int(np.prod([side // 2 ** len(channels) for side in image[1:]]))
-        self.heads = nn.ModuleList(self.add(space, nn.Linear(c * pixels + told, d)) for (space, d), c in zip(spaces, self.split))
+        super().__init__()
+        self.trunk = self.include(ImageTrunk(name, image, channels))
+        maps, *sides = self.trunk.small
+        self.split = [maps - own, own] if len(spaces) > 1 else [maps]
+        inputs = [c * int(np.prod(sides)) + told for c in self.split]
+        self.heads = nn.ModuleList(self.add(f"{name}.{space}", nn.Linear(n, d)) for (space, d), n in zip(spaces, inputs))
 
     def forward(self, x, told):
-        maps = self.net(x.reshape(-1, *self.image)).split(self.split, 1)
+        maps = self.trunk(x).split(self.split, 1)
         return [head(torch.cat([m.flatten(1), *told], 1)) for head, m in zip(self.heads, maps)]
 
 
@@ -218,7 +140,6 @@ class Apollo:
         self.n, self.batch = case["cells"] + HELD, case["batch"]
         self.specific = o.get("specific") != "false"
         rng = np.random.default_rng(17)
-        f32 = lambda a: torch.from_numpy(np.asarray(a, np.float32).astype(np.float64))
         shared, own = (o["latent"], o["latent_specific"]) if self.specific else (o["latent"] + o["latent_specific"], 0)
         spaces = [("shared", shared)] + [("specific", own)] * self.specific
         sparse = o.get("untouched") == "lazy"
@@ -244,27 +165,18 @@ class Apollo:
             unit = rng.uniform(0, 1, size)
             # In [0, 1], exact zeros and ones among them, where cross-entropy wants it; images of values between.
             cells = np.clip(2 * unit - 0.6, 0, 1) if bce else unit if images else 0.4 + 1.3 * rng.normal(size=size)
-            self.x[name] = f32(cells)
+            self.x[name] = exact(cells)
         self.decoders = [*self.full.values(), *self.cross.values()]
-        self.layers = {}
-        for net in [*self.decoders, *self.encoders.values()]:
-            net.double()
-            self.layers |= net.named
-        for name, layer in sorted(self.layers.items()):
-            for part, p in layer.named_parameters():
-                # Scale and shift that differ from 1 and 0; weights as large as their layer begins with.
-                low, high = (0.6, 1.4) if part == "weight" and "norm" in name else (-0.3, 0.3)
-                bound = high if "norm" in name or part == "bias" else 1 / np.sqrt(p[0].numel() if p.dim() > 1 else 1)
-                p.data = f32(rng.uniform(low if "norm" in name or part == "bias" else -bound, bound, tuple(p.shape)))
+        self.layers = networks.layers_of([*self.decoders, *self.encoders.values()], rng)
         for name, t in self.tables.items():
-            t.weight.data = f32(rng.normal(size=tuple(t.weight.shape)))
+            t.weight.data = exact(rng.normal(size=tuple(t.weight.shape)))
         self.orders = [rng.permutation(case["cells"]) for _ in range(sum(EPOCHS))]
         # Of the decoders, or of all; and the encoders' own. Some cells are of no known condition.
         self.condition, self.conditions = None, {}
         if told:
             self.condition = rng.integers(-1, len(CONDITIONS), self.n)
             for name in ["condition", *(f"enc.{name}.condition" for name in self.names if o.get("encoder_ids") == "own")]:
-                self.conditions[name] = nn.Parameter(f32(rng.normal(size=(len(CONDITIONS), told))))
+                self.conditions[name] = nn.Parameter(exact(rng.normal(size=(len(CONDITIONS), told))))
         make = torch.optim.SparseAdam if sparse else torch.optim.Adam
         adam = dict(betas=(0.9, 0.999), eps=1e-8)
         table_weights = [t.weight for t in self.tables.values()]
@@ -309,7 +221,7 @@ class Apollo:
         """Terms with their weights."""
         o = self.o
         vectors = {name: t(rows) for name, t in self.tables.items()}
-        noisy = {name: z + o["noise"] * normals(tuple(z.shape), f"noise.table.{name}", Clock.t) for name, z in vectors.items()}
+        noisy = {name: z + o["noise"] * RANDOM.normals(tuple(z.shape), f"noise.table.{name}") for name, z in vectors.items()}
         codes = {name: (noisy["shared"], noisy.get(name)) for name in self.names}
         terms = {k: (1.0, v) for k, v in self.reconstructions(codes, rows).items()}
         for name, z in vectors.items():
@@ -343,86 +255,64 @@ class Apollo:
         """Parameters and, `after` training, running statistics, under the engine's names."""
         # The engine keeps a condition a column.
         out = {f"table.{name}": t.weight for name, t in self.tables.items()} | {name: p.T for name, p in self.conditions.items()}
-        for name, layer in self.layers.items():
-            out |= {f"{name}.{part}": p for part, p in layer.named_parameters()}
-            if after and "norm" in name:
-                out |= {f"{name}.mean": layer.running_mean, f"{name}.var": layer.running_var}
-        return out
+        return out | networks.values(self.layers, after)
 
     def gradients(self):
         """Of the first stage's parameters."""
-        moved = {id(p) for adam in self.adams[0] for group in adam.param_groups for p in group["params"]}
-        moved = {name: p.grad.to_dense() for name, p in self.values(False).items() if id(p) in moved}
+        moved = networks.gradients(self.values(False), self.adams[0])
         return moved | ({"condition": self.conditions["condition"].grad.T} if self.conditions else {})
 
 
-def compute(case):
-    m, out = Apollo(case), {}
-
-    def put(prefix, values):
-        for name, v in values.items():
-            out[f"{prefix}/{name}"] = np.atleast_1d(v.detach().numpy()).astype(np.float32)
-
-    put("x", m.x)
+def make(_, case):
+    m, out, t, epoch = Apollo(case), {}, 0, 0
+    put = lambda prefix, tensors: out.update(fixtures.under(prefix, tensors))
+    put("x/", m.x)
     if m.condition is not None:
         out["condition"] = np.where(m.condition >= 0, m.condition, np.nan).astype(np.float32)
-    put("init", m.values(False))
-    put("order", {str(e): torch.from_numpy(order) for e, order in enumerate(m.orders)})
+    put("init/", m.values(False))
+    put("order/", {str(e): torch.from_numpy(order) for e, order in enumerate(m.orders)})
     m.training(True)
-    Clock.t, epoch = 0, 0
     for stage, epochs in enumerate(EPOCHS):
         for _ in range(epochs):
             for batch in range(2):
-                Clock.t += 1
+                RANDOM.step = t = t + 1
                 rows = torch.from_numpy(m.orders[epoch][batch * m.batch : (batch + 1) * m.batch])
                 terms = (m.first, m.second)[stage](rows)
                 for adam in m.adams[stage]:
                     adam.zero_grad()
                 sum(weight * v for weight, v in terms.values()).backward()
-                put(f"term/{Clock.t}", {name: v for name, (_, v) in terms.items()})
-                if Clock.t == 1:
-                    put("grad", m.gradients())
+                put(f"term/{t}/", {name: v for name, (_, v) in terms.items()})
+                if t == 1:
+                    put("grad/", m.gradients())
                 for adam in m.adams[stage]:
                     adam.step()
             epoch += 1
-        put(("one", "two")[stage], {k: v for k, v in m.values(True).items() if k.startswith("enc.") == (stage == 1)})
+        put(("one/", "two/")[stage], {k: v for k, v in m.values(True).items() if k.startswith("enc.") == (stage == 1)})
     m.training(False)
     held = slice(m.n - HELD, m.n)
     with torch.no_grad():
         codes = {name: tuple(encoder(m.x[name][held], m.told(held, f"enc.{name}.condition"))) for name, encoder in m.encoders.items()}
         codes = {name: code if m.specific else (*code, None) for name, code in codes.items()}
-        put("held", {f"encoded.{k}": v for k, v in m.reconstructions(codes, held).items()})
+        terms = m.reconstructions(codes, held)
+        put("held/encoded.", terms)
         told = m.told(held)
         shown = lambda name, y: torch.sigmoid(y) if m.losses[name][0] == "bce" else y
         for i, name in enumerate(m.names):
             (s, a), other = codes[name], codes[m.names[i - 1]][0]
-            put("eval", {f"code.{name}": torch.cat([s, a], 1) if m.specific else s})
+            put("eval/code.", {name: torch.cat([s, a], 1) if m.specific else s})
             y = m.full[name](torch.cat([s, a, *told], 1)) if name in m.full else m.cross[name](torch.cat([s, *told], 1))
-            put("eval", {f"self.{name}": shown(name, y)})
+            put("eval/self.", {name: shown(name, y)})
             # Without a decoder of the shared space alone: with zeros beside it.
             y = m.cross[name](torch.cat([other, *told], 1)) if name in m.cross else m.full[name](torch.cat([other, torch.zeros_like(a), *told], 1))
-            put("eval", {f"cross.{name}": shown(name, y)})
-    flags = [f"{k}={v}" for k, v in m.o.items()] + [f"conditions={','.join(CONDITIONS)}"] * (m.condition is not None)
+            put("eval/cross.", {name: shown(name, y)})
+    flags = fixtures.flags(m.o) + [f"conditions={','.join(CONDITIONS)}"] * (m.condition is not None)
     for name in m.names:
         kind, weight = m.losses[name]
         flags += [f"preprocess.{name}={'minmax-cell' if kind == 'bce' else 'none'}", f"loss.{name}={kind}"]
         flags += [f"pos_weight.{name}={weight}"] if weight else []
-    sizes = [f if isinstance(f, list) else [f] for f in case["of"].values()]
-    config = dict(flags=flags, names=m.names, sizes=sizes, rows=m.n, held=HELD, batch=m.batch, epochs=EPOCHS, seed=SEED)
-    return out, config
+    config = dict(flags=flags, names=m.names, sizes=fixtures.sizes(case["of"]), rows=m.n, held=HELD, batch=m.batch, epochs=EPOCHS, seed=SEED)
+    return fixtures.packed(out, config=config), fixtures.numbers(terms)
 
 
-def main():
-    torch.set_num_threads(1)
-    for name, case in CASES.items():
-        tensors, config = compute(case)
-        data = save({k: np.ascontiguousarray(v) for k, v in sorted(tensors.items())}, metadata={"config": json.dumps(config)})
-        path = HERE / f"{name}.safetensors"
-        if "--check" in sys.argv:
-            assert path.read_bytes() == data, f"{path} would change"
-        else:
-            path.write_bytes(data)
-        print(name, len(data), {k: float(v[0]) for k, v in tensors.items() if k.startswith(("term/1/", "term/9/", "held/"))})
-
-
-main()
+if __name__ == "__main__":
+    fixtures.main(__file__, CASES, make)

@@ -1,15 +1,9 @@
 #!/usr/bin/env python3
 """Golden values of convolutions and of batch norm over images: PyTorch's own, in float64.
 
-    python3 -m venv env && env/bin/pip install torch numpy safetensors
-    env/bin/python tests/golden/conv/make.py            # writes tests/golden/conv/conv.safetensors
-    env/bin/python tests/golden/conv/make.py --check    # writes nothing; fails if the file would change
+    env/bin/python tests/golden/conv/make.py [--check]    (../fixtures.py says of what environment, and what is rounded when)
 
-Written with Python 3.11, torch 2.15.0 (CPU, one thread), numpy 2.4.6, safetensors 0.8.0.
-
-Operands are rounded to float32 before anything is computed; everything after is float64 and only rounded for storage.
-
-For every CASE (`sizes` below; its numbers are in __metadata__.sizes)
+For every CASE (SIZES below; its numbers are in __metadata__.sizes)
     CASE/x [B, in*H*W]   CASE/w [rows, cols]   CASE/b [1, out]     operands; w and b as PyTorch has them, flattened
     CASE/y               f(conv2d) or f(conv_transpose2d), f leaky ReLU of slope 0.2
     CASE/dy              the upstream gradient;  CASE/dx dw db     the gradients
@@ -17,18 +11,18 @@ and for batch norm over 4 cells of 3 channels of 5x2 pixels, momentum 0.1, eps 1
     norm/x gamma beta y dy dx dgamma dbeta mean var     training; mean and var: the running statistics afterwards, from 0 and 1
     norm/eval                                           of the same x by those
 """
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.numpy import save
 
-HERE = Path(__file__).parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import fixtures
+
 # transposed, B, in, out, H, W, kernel, stride, padding
-sizes = {
+SIZES = {
     "point": (0, 3, 5, 3, 3, 4, 1, 1, 0),
     "same": (0, 2, 3, 6, 5, 7, 3, 1, 1),
     "half": (0, 2, 3, 10, 8, 6, 4, 2, 1),
@@ -39,15 +33,13 @@ sizes = {
 }
 
 
-def main():
-    torch.set_num_threads(1)
+def make(_, sizes):
     rng = np.random.default_rng(11)
-    draw = lambda *shape: torch.tensor(rng.uniform(-1, 1, shape).astype(np.float32)).double()
+    draw = lambda *shape: fixtures.exact(rng.uniform(-1, 1, shape))
     out = {}
 
     def put(name, t):
-        t = t.detach()
-        out[name] = t.reshape(t.shape[0], -1).numpy().astype(np.float32) if t.dim() > 1 else t.reshape(1, -1).numpy().astype(np.float32)
+        out[name] = fixtures.stored(t.reshape(t.shape[0] if t.dim() > 1 else 1, -1))
 
     for name, (transposed, B, inputs, outputs, H, W, k, s, p) in sizes.items():
         x, b = draw(B, inputs, H, W).requires_grad_(), draw(outputs).requires_grad_()
@@ -72,11 +64,8 @@ def main():
         put(f"norm/{what}", t)
     put("norm/eval", F.leaky_relu(norm(x), 0.2))
 
-    data = save({k: np.ascontiguousarray(v) for k, v in sorted(out.items())}, metadata={"sizes": json.dumps(sizes)})
-    path = HERE / "conv.safetensors"
-    if "--check" in sys.argv[1:]:
-        sys.exit(None if path.read_bytes() == data else f"{path.name} would change")
-    path.write_bytes(data)
+    return fixtures.packed(out, sizes=sizes), f"{len(out)} tensors"
 
 
-main()
+if __name__ == "__main__":
+    fixtures.main(__file__, {"conv": SIZES}, make)

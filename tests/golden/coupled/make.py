@@ -1,14 +1,9 @@
 #!/usr/bin/env python3
 """Golden values of the coupled autoencoder: a restatement in PyTorch, in float64, of the formulas at the head of src/models/coupled.rs.
 
-    python3 -m venv env && env/bin/pip install torch numpy safetensors
-    env/bin/python tests/golden/coupled/make.py            # writes tests/golden/coupled/CASE.safetensors
-    env/bin/python tests/golden/coupled/make.py --check    # writes nothing; fails if a file would change
+    env/bin/python tests/golden/coupled/make.py [--check]    (../fixtures.py says of what environment, and what is rounded when)
 
-Written with Python 3.11, torch 2.15.0 (CPU, one thread), numpy 2.4.6, safetensors 0.8.0.
-
-Data and initial weights are rounded to float32 before anything is computed, so the float32 engine starts from exactly the same
-numbers; everything after is float64 and only rounded for storage. Nothing is random: no input noise, no dropout.
+Nothing is random: no input noise, no dropout.
 
 The model, for arms i = 1..k, n rows, p latent dimensions
     hidden         h_0 = x with 0 for what is missing, h_l = act(h_{l-1} W_l' + b_l), l = 0..3;  code y_i = h W_4' + b_4
@@ -46,15 +41,15 @@ Batch norm cancels whatever shifts all rows of a code alike: enc.NAME.4.bias, an
 row. Their gradients are zero but for rounding, which Adam then divides by its own size: where they end is chance, and nothing
 depends on it but the running mean. Such entries are 0 in grad/ and NaN in after/, and there is no after/bn.NAME.mean.
 """
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import save
 
-HERE = Path(__file__).parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import fixtures
+
 LAYERS = 5
 BN_EPS, BN_MOMENTUM, FC_EPS = 1e-10, 0.99, 1e-3
 ADAM = dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-7)
@@ -230,7 +225,7 @@ def check_gradients(name, m):
 
 
 def train(c, dtype):
-    """The model after ten steps, the gradients of the first, the losses, and which weights a gradient of mere rounding has moved."""
+    """The model after ten steps, losses and gradients on the way, and which weights a gradient of mere rounding has moved."""
     m = Model(c, dtype)
     adam = torch.optim.Adam(m.w.values(), foreach=False, **ADAM)
     losses, first, chance = [], None, {p: torch.zeros_like(w, dtype=torch.bool) for p, w in m.w.items()}
@@ -243,7 +238,7 @@ def train(c, dtype):
             w.grad = grads[p]
             chance[p] |= (grads[p] != 0) & (grads[p].abs() < noise)
         adam.step()
-    return m, first, losses, chance
+    return m, dict(gradient=first, losses=losses, after=m.w), chance
 
 
 def make(name, c):
@@ -257,54 +252,28 @@ def make(name, c):
     if c["coupling"] == "min-singular-value":
         assert max(smallest) < c["floor"] if name == "floor-active" else min(smallest) > 5 * c["floor"], f"{name}: {smallest}: take another seed"
 
-    end, grads, losses, chance = train(c, torch.float64)
-    end32, grads32, losses32, _ = train(c, torch.float32)
-    largest = max(g.norm() for g in grads.values())
-    stray = dict(
-        gradient=max((torch.where(chance[p], 0, grads32[p].double() - g).norm() / (g.norm() + 1e-6 * largest)).item() for p, g in grads.items()),
-        losses=max(abs(a / b - 1) for a, b in zip(losses32, losses)),
-        after=max(torch.where(chance[p], 0, end32.w[p].double() - end.w[p]).abs().max().item() for p in end.w),
-    )
-    assert stray["losses"] < 1e-5 and stray["after"] < 1e-5, f"{name}: {stray}: a unit flips on rounding, take another seed"
-
-    f32 = lambda t: t.detach().numpy().astype(np.float32)
-    out = {f"init/{p}": f32(w) for p, w in start.w.items()}
-    out |= {f"grad/{p}": f32(torch.where(chance[p], 0, g)) for p, g in grads.items()}
-    out |= {f"after/{p}": f32(torch.where(chance[p], torch.nan, w)) for p, w in end.w.items()}
-    out |= {f"term/{t}": np.float64(v.item()).reshape(1) for t, v in terms.items()}
-    out["losses"] = np.array(losses)
+    end, run, chance = train(c, torch.float64)
+    stray = fixtures.stray(name, run, train(c, torch.float32)[1], chance)
+    by_name = lambda values: dict(zip(c["names"], values))
+    by_pair = lambda values: {f"{c['names'][i]}_{c['names'][j]}": v for (i, j), v in values.items()}
     _, data, pair = make_inputs(c)
-    for i, n in enumerate(c["names"]):
-        out[f"x/{n}"] = data[i]
-        out[f"code/{n}"], out[f"recon/{n}"] = f32(z[i]), f32(recon[i])
-        out[f"eval/code.{n}"], out[f"eval/recon.{n}"] = f32(eval_codes[i]), f32(eval_recon[i])
-        if c["coupling"] != "plain":
-            out[f"first/bn.{n}.mean"], out[f"first/bn.{n}.var"] = map(f32, start.running[i])
-            out[f"after/bn.{n}.var"] = f32(end.running[i][1])
-    for (i, j), w in pair.items():
-        out[f"pair/{c['names'][i]}_{c['names'][j]}"] = w
+    out = {f"x/{n}": x for n, x in by_name(data).items()} | {f"pair/{ij}": w for ij, w in by_pair(pair).items()}
+    out |= fixtures.under("init/", start.w)
+    out |= fixtures.under("grad/", {p: torch.where(chance[p], 0, g) for p, g in run["gradient"].items()})
+    out |= fixtures.under("after/", {p: torch.where(chance[p], torch.nan, w) for p, w in end.w.items()})
+    out |= fixtures.under("code/", by_name(z)) | fixtures.under("recon/", by_name(recon))
+    out |= fixtures.under("eval/code.", by_name(eval_codes)) | fixtures.under("eval/recon.", by_name(eval_recon))
+    out |= fixtures.under("term/", terms, np.float64)
+    out["losses"] = np.array(run["losses"])
+    if c["coupling"] != "plain":
+        for i, n in enumerate(c["names"]):
+            out |= fixtures.under(f"first/bn.{n}.", dict(zip(("mean", "var"), start.running[i])))
+            out[f"after/bn.{n}.var"] = fixtures.stored(end.running[i][1])
     config = {key: v for key, v in c.items() if key not in ("lam", "seed", "missing", "paired")}
-    config |= dict(lam={f"{c['names'][i]}_{c['names'][j]}": v for (i, j), v in lambdas(c).items()}, smallest_eigenvalue=smallest,
-                   bn_eps=BN_EPS, bn_momentum=BN_MOMENTUM, covariance_eps=FC_EPS, adam=ADAM, float32=stray)
-    config["lambda"] = config.pop("lam")
-    # one key of metadata: the library writes several in no fixed order
-    return save({k: np.ascontiguousarray(v) for k, v in out.items()}, {"config": json.dumps(config, sort_keys=True)}), losses, stray
-
-
-def main():
-    torch.set_num_threads(1)
-    check = sys.argv[1:] == ["--check"]
-    assert check or not sys.argv[1:], __doc__
-    for name, c in CASES.items():
-        file, losses, stray = make(name, c)
-        path = HERE / f"{name}.safetensors"
-        if check:
-            assert path.read_bytes() == file, f"{path.name} would change"
-        else:
-            path.write_bytes(file)
-        show = ", ".join(f"{k} {v:.1e}" for k, v in stray.items())
-        print(f"{name:22s} {len(file):6d} bytes  loss {losses[0]:10.6f} -> {losses[-1]:10.6f}   float32: {show}")
+    config |= {"lambda": by_pair(lambdas(c)), "adam": ADAM, "float32": stray}
+    config |= dict(smallest_eigenvalue=smallest, bn_eps=BN_EPS, bn_momentum=BN_MOMENTUM, covariance_eps=FC_EPS)
+    return fixtures.packed(out, sort_keys=True, config=config), fixtures.course(run["losses"], stray)
 
 
 if __name__ == "__main__":
-    main()
+    fixtures.main(__file__, CASES, make)

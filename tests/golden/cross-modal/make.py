@@ -2,15 +2,9 @@
 """Golden values of the cross-modal autoencoders: whole training steps of both instances in PyTorch, in float64, out of PyTorch's own
 layers, losses and optimisers.
 
-    python3 -m venv env && env/bin/pip install torch numpy safetensors
-    env/bin/python tests/golden/cross-modal/make.py            # writes tests/golden/cross-modal/CASE.safetensors
-    env/bin/python tests/golden/cross-modal/make.py --check    # writes nothing; fails if a file would change
+    env/bin/python tests/golden/cross-modal/make.py [--check]    (../fixtures.py says of what environment, and what is rounded when)
 
-Written with Python 3.11, torch 2.15.0 (CPU, one thread), numpy 2.4.6, safetensors 0.8.0.
-
-Data and initial values are rounded to float32 before anything is computed, so the float32 engine starts from exactly the same numbers;
-everything after is float64 and only rounded for storage. Noise, hidden features and turned images are the engine's own, from its Philox
-streams.
+Noise, hidden features and turned images are the engine's own, from its Philox streams.
 
 A minibatch is BATCH cells of each modality, each modality in an order of its own, and after them ANCHORS known pairs, cells of the same
 number, of one weight each. A stage is a number of steps, in each of which its phases step one after the other.
@@ -28,7 +22,6 @@ In a file
     eval/class.NAME                 logits of the class head, where there is one
     __metadata__.config             JSON: options as a user types them, names, sizes, classes, stages, seed
 """
-import json
 import sys
 from itertools import combinations
 from pathlib import Path
@@ -36,11 +29,17 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as functional
-from safetensors.numpy import save
 from torch import nn
 
-HERE = Path(__file__).parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import fixtures
+import networks
+from fixtures import exact
+from networks import ImageDecoder, ImageTrunk, Named
+from philox import Random, stream_of
+
 SEED = 0x5EED0002C0DE0004
+RANDOM = Random(SEED)
 CELLS, BATCH, ANCHORS = 13, 6, 4
 FC = dict(latent=3, hidden=5, width=6, disc_width=4, lr=0.01, weight_decay=0.02, w_anch=2)
 # The weight decay gives biases that a norm follows a gradient that is not rounding alone.
@@ -63,47 +62,9 @@ CASES = {
 }
 
 
-# ---- the engine's random numbers --------------------------------------------------------------------
-
-
-def philox(counter, key):
-    """Philox4x32-10 (Salmon et al. 2011) of counters [4, n] and keys [2, n]."""
-    c, k, low = [[np.uint64(v) for v in a] for a in (counter, key)] + [np.uint64(0xFFFFFFFF)]
-    for _ in range(10):
-        a, b = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
-        c = [(b >> np.uint64(32)) ^ c[1] ^ k[0], b & low, (a >> np.uint64(32)) ^ c[3] ^ k[1], a & low]
-        k = [(k[0] + np.uint64(0x9E3779B9)) & low, (k[1] + np.uint64(0xBB67AE85)) & low]
-    return np.array(c)
-
-
-def words(n, name):
-    """The first n words of a stream in the step under way; its number is FNV-1a of its name, 32 bits, the top one set."""
-    h = 0x811C9DC5
-    for b in name.encode():
-        h = (h ^ b) * 0x01000193 & 0xFFFFFFFF
-    counter = np.arange((n + 3) // 4)
-    fixed = lambda v: np.full_like(counter, v)
-    return philox([counter, fixed(0), fixed(Clock.t), fixed(h | 0x80000000)], [fixed(SEED & 0xFFFFFFFF), fixed(SEED >> 32)])
-
-
-def uniforms(shape, name):
-    n = int(np.prod(shape))
-    return torch.from_numpy(((words(n, name) >> np.uint64(8)).astype(np.float64).T.reshape(-1)[:n] / 2.0**24).reshape(shape))
-
-
-def normals(shape, name):
-    """Box-Muller on the words (0, 1) and (2, 3) of every counter: radius from 30 bits, rounded to float32 as the engine has it."""
-    n = int(np.prod(shape))
-    w = words(n, name)
-    u = ((w[0::2] >> np.uint64(1)) | np.uint64(1)).astype(np.float32).astype(np.float64) / 2.0**31
-    radius, angle = np.sqrt(-2 * np.log(u)), 2 * np.pi * w[1::2].astype(np.float64) / 2.0**32
-    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
-    return torch.from_numpy(pairs.transpose(2, 0, 1).reshape(-1)[:n].reshape(shape))
-
-
 def turned(x, name):
     """Images [B, C, n, n] each under a symmetry: three random bits say rows turned over, columns turned over, both exchanged."""
-    turns = (words(len(x), name) >> np.uint64(29)).T.reshape(-1)[: len(x)]
+    turns = RANDOM.words(len(x), stream_of(name)) >> np.uint64(29)
 
     def one(image, t):
         image = image.transpose(1, 2) if t & 4 else image
@@ -112,46 +73,21 @@ def turned(x, name):
     return torch.stack([one(image, int(t)) for image, t in zip(x, turns)])
 
 
-class Clock:
-    """The number of the step under way."""
-
-    t = 0
-
-
 # ---- networks (specification, sections 2.2 and 3.2) ----------------------------------------------------
 
 
-class Named(nn.Module):
-    """Remembers which of its layers has which of the engine's names."""
+def leaky():
+    return nn.LeakyReLU(0.2)
 
-    def __init__(self):
+
+class Linears(Named):
+    """Linear layers NAME.0, NAME.1, ... of these widths, or one NAME; an activation after each, another kind after the last."""
+
+    def __init__(self, name, widths, hidden=leaky, last=leaky):
         super().__init__()
-        self.named = {}
-
-    def add(self, name, layer):
-        self.named[name] = layer
-        self.add_module(name.replace(".", "_"), layer)
-        return layer
-
-
-class Leaky(Named):
-    """Linear layers of these widths, each with its LReLU."""
-
-    def __init__(self, name, widths):
-        super().__init__()
-        parts = [[self.add(f"{name}.{l}", nn.Linear(a, b)), nn.LeakyReLU(0.2)] for l, (a, b) in enumerate(zip(widths, widths[1:]))]
-        self.net = nn.Sequential(*sum(parts, []))
-
-    def forward(self, x):
-        return self.net(x)
-
-
-class Discriminator(Named):
-    def __init__(self, name, widths, hidden, last):
-        super().__init__()
-        layers = []
+        n, layers = len(widths) - 1, []
         for l, (a, b) in enumerate(zip(widths, widths[1:])):
-            layers += [self.add(f"{name}.{l}", nn.Linear(a, b)), hidden() if l + 2 < len(widths) else last()]
+            layers += [self.add(f"{name}.{l}" if n > 1 else name, nn.Linear(a, b)), hidden() if l + 1 < n else last()]
         self.net = nn.Sequential(*layers)
 
     def forward(self, x):
@@ -173,45 +109,25 @@ class Trunk(Named):
 class FeatureVae(Named):
     def __init__(self, name, n, width, latent):
         super().__init__()
-        self.enc, self.dec = Trunk(f"enc.{name}", n, width, width), Trunk(f"dec.{name}", latent, width, n)
-        self.named |= self.enc.named | self.dec.named
+        self.enc, self.dec = self.include(Trunk(f"enc.{name}", n, width, width)), self.include(Trunk(f"dec.{name}", latent, width, n))
         self.mu, self.logvar = [self.add(f"enc.{name}.{part}", nn.Linear(width, latent)) for part in ("mu", "logvar")]
 
     def encode(self, x):
         h = self.enc(x)
         return self.mu(h), self.logvar(h)
 
-    def decode(self, z):
-        return self.dec(z)
-
 
 class ImageVae(Named):
     def __init__(self, name, image, channels, latent):
         super().__init__()
-        self.image, layers = image, []
-        for l, (a, b) in enumerate(zip([image[0], *channels], channels)):
-            layers.append(self.add(f"enc.{name}.{l}", nn.Conv2d(a, b, 4, stride=2, padding=1, bias=False)))
-            layers += [self.add(f"enc.{name}.{l}.norm", nn.BatchNorm2d(b))] if l > 0 else []
-            layers.append(nn.LeakyReLU(0.2))
-        self.small = [channels[-1], *(side >> len(channels) for side in image[1:])]
-        flat = int(np.prod(self.small))
-        self.enc = nn.Sequential(*layers, nn.Flatten())
+        self.enc, self.dec = self.include(ImageTrunk(f"enc.{name}", image, channels)), self.include(ImageDecoder(f"dec.{name}", latent, image, channels))
+        flat = int(np.prod(self.enc.small))
         self.mu = nn.Sequential(self.add(f"enc.{name}.mu", nn.Linear(flat, latent)), self.add(f"enc.{name}.mu.norm", nn.BatchNorm1d(latent)))
         self.logvar = self.add(f"enc.{name}.logvar", nn.Linear(flat, latent))
-        layers = [self.add(f"dec.{name}.code", nn.Linear(latent, flat)), nn.ReLU(), nn.Unflatten(1, self.small)]
-        back = [*reversed(channels), image[0]]
-        for l, (a, b) in enumerate(zip(back, back[1:])):
-            layers.append(self.add(f"dec.{name}.{l}", nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False)))
-            last = l + 1 == len(channels)
-            layers += [nn.Sigmoid()] if last else [self.add(f"dec.{name}.{l}.norm", nn.BatchNorm2d(b)), nn.LeakyReLU(0.2)]
-        self.dec = nn.Sequential(*layers, nn.Flatten())
 
     def encode(self, x):
-        h = self.enc(x.reshape(-1, *self.image))
+        h = self.enc(x).flatten(1)
         return self.mu(h), self.logvar(h)
-
-    def decode(self, z):
-        return self.dec(z)
 
 
 # ---- both instances --------------------------------------------------------------------------------------
@@ -226,26 +142,13 @@ class Both:
         self.kind = self.o.get("class", "head")
         self.pairs = list(combinations(self.names, 2))
         self.rng = np.random.default_rng(23)
-        f32 = self.f32 = lambda a: torch.from_numpy(np.asarray(a, np.float32).astype(np.float64))
         self.x, self.y = {}, {}
         for name, f in self.sizes.items():
             # An image without symmetry of its own, in [0, 1]; features of both signs.
             values = self.rng.uniform(size=(CELLS, int(np.prod(f)))) if isinstance(f, list) else self.rng.normal(size=(CELLS, f))
             y = self.rng.integers(0, max(self.classes, 1), CELLS).astype(np.float64)
             y[[2, 7]] = np.nan
-            self.x[name], self.y[name] = f32(values), f32(y)
-        self.layers = {}
-
-    def ready(self, nets):
-        for net in nets:
-            net.double()
-            self.layers |= net.named
-        for name, layer in sorted(self.layers.items()):
-            for part, p in layer.named_parameters():
-                of_norm, weight = "norm" in name, part == "weight"
-                bound = 1 / np.sqrt(p[0].numel()) if p.dim() > 1 else 0.3
-                low, high = (0.6, 1.4) if of_norm and weight else (-bound, bound)
-                p.data = self.f32(self.rng.uniform(low, high, tuple(p.shape)))
+            self.x[name], self.y[name] = exact(values), exact(y)
 
     def absolute(self, name, default):
         return self.o.get(f"recon.{name}", default) == "l1"
@@ -260,7 +163,14 @@ class Both:
         seen = self.o["latent"] + (0 if self.kind != "conditional" else 10 if self.classes == 2 else 10 * self.classes)
         said = nn.Identity if self.log or not isinstance(self, Fc) else last
         widths = [seen, *width, 2 if self.log else 1]
-        self.f = {(a, b): Discriminator(f"disc.{a}_{b}", widths, hidden, said) for a, b in self.pairs}
+        self.f = {(a, b): Linears(f"disc.{a}_{b}", widths, hidden, said) for a, b in self.pairs}
+
+    def heads(self):
+        """The class head, where there is one."""
+        if self.kind != "head":
+            return []
+        self.head = Linears("class", [self.o["latent"], self.classes], last=nn.Identity)
+        return [self.head]
 
     def seen(self, h, y):
         """A class is 0 or 1, or one-hot; written ten times; nothing where it is not known."""
@@ -299,15 +209,6 @@ class Both:
         w = torch.ones(len(d), dtype=torch.float64) if w is None else w
         return (w[:, None] * each).sum() / (w.sum() * d.shape[1])
 
-    def values(self, after):
-        """Parameters and, `after` training, running statistics, under the engine's names."""
-        out = {}
-        for name, layer in self.layers.items():
-            out |= {f"{name}.{part}": p for part, p in layer.named_parameters()}
-            if after and "norm" in name:
-                out |= {f"{name}.mean": layer.running_mean, f"{name}.var": layer.running_var}
-        return out
-
     def training(self, on):
         for layer in self.layers.values():
             layer.train(on)
@@ -318,18 +219,12 @@ class Fc(Both):
         super().__init__(case)
         o = self.o
         widths = lambda name: [self.sizes[name]] + 3 * [o["width"]] + [o["hidden"]]
-        self.enc = {name: Leaky(f"enc.{name}", widths(name)) for name in self.names}
-        self.dec = {name: Leaky(f"dec.{name}", widths(name)[::-1]) for name in self.names}
-        self.outer, self.inner = Leaky("shared", [o["hidden"], o["latent"]]), Leaky("shared", [o["latent"], o["hidden"]])
-        self.outer.named, self.inner.named = {"enc.shared": self.outer.net[0]}, {"dec.shared": self.inner.net[0]}
-        nets = [*self.enc.values(), *self.dec.values(), self.outer, self.inner]
-        if self.kind == "head":
-            holder = Named()
-            self.head = holder.add("class", nn.Linear(o["latent"], self.classes))
-            nets.append(holder)
-        leaky = lambda: nn.LeakyReLU(0.2)
+        self.enc = {name: Linears(f"enc.{name}", widths(name)) for name in self.names}
+        self.dec = {name: Linears(f"dec.{name}", widths(name)[::-1]) for name in self.names}
+        self.outer, self.inner = Linears("enc.shared", [o["hidden"], o["latent"]]), Linears("dec.shared", [o["latent"], o["hidden"]])
+        nets = [*self.enc.values(), *self.dec.values(), self.outer, self.inner, *self.heads()]
         self.discriminators([o["latent"], o["disc_width"]], leaky, leaky)
-        self.ready([*nets, *self.f.values()])
+        self.layers = networks.layers_of([*nets, *self.f.values()], self.rng)
         self.stages = [[(self.first, self.adam(self.f.values(), o["lr"])), (self.second, self.adam(nets, o["lr"]))]]
 
     def rate(self, step):
@@ -348,7 +243,7 @@ class Fc(Both):
         for name, r in rows.items():
             x, p = self.x[name][r], float(np.float32(self.o.get(f"input_dropout.{name}", 0)))
             if p > 0:
-                x = x * (uniforms(tuple(x.shape), f"hidden.{name}") >= p) / (1 - p)
+                x = x * (RANDOM.uniforms(tuple(x.shape), f"hidden.{name}") >= p) / (1 - p)
             h = self.encode(name, x)
             self.h[name], self.s[name] = h[:BATCH], h[BATCH:]
 
@@ -358,7 +253,7 @@ class Fc(Both):
     def second(self):
         terms = {}
         for name, h in self.h.items():
-            noise = normals(tuple(h.shape), f"noise.{name}") if "noise" in self.o else 0
+            noise = RANDOM.normals(tuple(h.shape), f"noise.{name}") if "noise" in self.o else 0
             terms[f"recon.{name}"] = 10, self.error(name, self.decode(name, h + noise), self.own[name], "l1")
         terms |= self.verdicts("fool", self.h, self.labels, False)
         if self.kind == "head":
@@ -376,12 +271,9 @@ class Image(Both):
         self.net = {name: make(name, f) for name, f in self.sizes.items()}
         self.moves = {name: not is_image[name] or o.get("train_image") == "true" for name in self.names}
         self.picture = next(name for name in self.names if is_image[name])
-        heads = []
-        if self.kind == "head":
-            heads.append(Named())
-            self.head = heads[0].add("class", nn.Linear(o["latent"], self.classes))
+        heads = self.heads()
         self.discriminators(3 * [o["disc_width"]], nn.ReLU, nn.Identity)
-        self.ready([*self.net.values(), *heads, *self.f.values()])
+        self.layers = networks.layers_of([*self.net.values(), *heads, *self.f.values()], self.rng)
         moving = [net for name, net in self.net.items() if self.moves[name]] + heads
         early = self.adam([self.net[self.picture], *heads], o["pretrain_lr"])
         late = [(self.autoencoders, self.adam(moving, o["lr"])), (self.discriminate, self.adam(self.f.values(), o["lr"]))]
@@ -394,7 +286,7 @@ class Image(Both):
         return self.net[name].encode(x)[0]
 
     def decode(self, name, z):
-        return self.net[name].decode(z)
+        return self.net[name].dec(z)
 
     def begin(self, stage, rows, w):
         self.w, self.given = w, {name: self.x[name][r] for name, r in rows.items()}
@@ -406,7 +298,7 @@ class Image(Both):
     def draw(self, name, code, what):
         """Ten to the minus seventh is the engine's own."""
         mu, logvar = code[0][:BATCH], code[1][:BATCH]
-        return mu + (torch.exp(logvar / 2) + 1e-7) * normals(tuple(mu.shape), f"{what}.{name}")
+        return mu + (torch.exp(logvar / 2) + 1e-7) * RANDOM.normals(tuple(mu.shape), f"{what}.{name}")
 
     def divergence(self, code, weight):
         """Its weight is of the sum, the column of the history a mean."""
@@ -455,27 +347,23 @@ class Image(Both):
         return self.verdicts("disc", z, self.labels, True)
 
 
-def compute(case):
+def make(_, case):
     images = any(isinstance(f, list) for f in case["of"].values())
-    m, out = (Image if images else Fc)(case), {}
-
-    def put(prefix, values):
-        for name, v in values.items():
-            out[f"{prefix}/{name}"] = np.atleast_1d(v.detach().numpy()).astype(np.float32)
-
-    put("x", m.x)
-    put("label", m.y if m.kind != "none" else {})
-    put("init", m.values(False))
-    Clock.t = 0
+    m, out, said = (Image if images else Fc)(case), {}, {}
+    put = lambda prefix, tensors: out.update(fixtures.under(prefix, tensors))
+    put("x/", m.x)
+    put("label/", m.y if m.kind != "none" else {})
+    put("init/", networks.values(m.layers, False))
+    t = 0
     for s, (phases, steps) in enumerate(zip(m.stages, m.steps)):
         m.training(True)
         for step in range(1, steps + 1):
-            Clock.t += 1
+            RANDOM.step = t = t + 1
             pairs = m.rng.permutation(CELLS)[:ANCHORS]
             rows = {name: torch.from_numpy(np.concatenate([m.rng.permutation(CELLS)[:BATCH], pairs])) for name in m.names}
-            w = {p: m.f32(m.rng.uniform(0.2, 1, ANCHORS)) for p in m.pairs}
-            put(f"rows/{Clock.t}", rows)
-            put(f"weight/{Clock.t}", {f"{a}_{b}": v for (a, b), v in w.items()})
+            w = {p: exact(m.rng.uniform(0.2, 1, ANCHORS)) for p in m.pairs}
+            put(f"rows/{t}/", rows)
+            put(f"weight/{t}/", {f"{a}_{b}": v for (a, b), v in w.items()})
             m.begin(s, rows, w)
             for phase, adam in phases:
                 for group in adam.param_groups:
@@ -485,35 +373,22 @@ def compute(case):
                 adam.zero_grad()
                 # A discriminator's gradient in the other phase, and what an encoder had from the phase before, belong to nobody.
                 sum(weight * v for weight, v in terms.values()).backward(retain_graph=True)
-                put(f"term/{Clock.t}", {name: v for name, (_, v) in terms.items()})
+                put(f"term/{t}/", {name: v for name, (_, v) in terms.items()})
                 if step == 1:
-                    moved = {id(p) for group in adam.param_groups for p in group["params"]}
-                    put(f"grad/{Clock.t}", {name: p.grad for name, p in m.values(False).items() if id(p) in moved})
+                    put(f"grad/{t}/", networks.gradients(networks.values(m.layers, False), [adam]))
+                if t == 1:
+                    said |= {name: v for name, (_, v) in terms.items()}
                 adam.step()
-        put(f"after/{s}", m.values(True))
+        put(f"after/{s}/", networks.values(m.layers, True))
     m.training(False)
     with torch.no_grad():
         codes = {name: m.encode(name, m.x[name]) for name in m.names}
-        put("eval", {f"code.{name}": z for name, z in codes.items()})
-        put("eval", {f"{a}_to_{b}": m.decode(b, codes[a]) for a in m.names for b in m.names})
-        put("eval", {f"class.{name}": m.head(z) for name, z in codes.items()} if m.kind == "head" else {})
-    flags = [f"{k}={v}" for k, v in m.o.items()]
-    sizes = [f if isinstance(f, list) else [f] for f in m.sizes.values()]
-    shape = dict(cells=CELLS, batch=BATCH, anchors=ANCHORS)
-    return out, dict(flags=flags, names=m.names, sizes=sizes, classes=m.classes, steps=m.steps, seed=SEED, **shape)
+        put("eval/code.", codes)
+        put("eval/", {f"{a}_to_{b}": m.decode(b, codes[a]) for a in m.names for b in m.names})
+        put("eval/class.", {name: m.head(z) for name, z in codes.items()} if m.kind == "head" else {})
+    config = dict(flags=fixtures.flags(m.o), names=m.names, sizes=fixtures.sizes(case["of"]), classes=m.classes, steps=m.steps, seed=SEED)
+    return fixtures.packed(out, config=config | dict(cells=CELLS, batch=BATCH, anchors=ANCHORS)), fixtures.numbers(said)
 
 
-def main():
-    torch.set_num_threads(1)
-    for name, case in CASES.items():
-        tensors, config = compute(case)
-        data = save({k: np.ascontiguousarray(v) for k, v in sorted(tensors.items())}, metadata={"config": json.dumps(config)})
-        path = HERE / f"{name}.safetensors"
-        if "--check" in sys.argv:
-            assert path.read_bytes() == data, f"{path} would change"
-        else:
-            path.write_bytes(data)
-        print(name, len(data), {k: float(v[0]) for k, v in tensors.items() if k.startswith(("term/1/", "term/4/"))})
-
-
-main()
+if __name__ == "__main__":
+    fixtures.main(__file__, CASES, make)

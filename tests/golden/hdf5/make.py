@@ -1,4 +1,4 @@
-"""Makes the files of this folder, which tests/hdf5.rs reads: python make.py
+"""Makes the files of this folder, which tests/hdf5 reads: python make.py
 
 Written with anndata 0.12.19, mudata 0.3.10, h5py 3.16 and scipy 1.17. Every matrix is the same 7 cells x 5 features,
 so that the test knows the numbers; names are cell0.. and gene0.. Files of programs that are not at hand (tables before anndata 0.7,

@@ -1,11 +1,9 @@
 #!/usr/bin/env python3
 """Golden values of single operations, in float64 from PyTorch.
 
-    env/bin/python tests/golden/ops/make.py            # writes tests/golden/ops/ops.safetensors
-    env/bin/python tests/golden/ops/make.py --check    # writes nothing; fails if the file would change
+    env/bin/python tests/golden/ops/make.py [--check]    (../fixtures.py says of what environment, and what is rounded when)
 
-The environment and the versions are those of ../coupled/make.py. Inputs are rounded to float32 first; results are float64, stored as
-float32. Everywhere `dy` is a random upstream gradient of `y` and dNAME the gradient of sum(y * dy) with respect to NAME, and every one of
+Everywhere `dy` is a random upstream gradient of `y` and dNAME the gradient of sum(y * dy) with respect to NAME, and every one of
 them was checked against central differences before it was written.
 
     linear.ACT/        x [5, 4], w [3, 4], b [3] -> y = act(x w' + b); ACT linear relu elu leaky_relu_0.01 leaky_relu_0.2 sigmoid tanh
@@ -26,9 +24,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.numpy import save
 
-PATH = Path(__file__).parent / "ops.safetensors"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import fixtures
+
 ACTIVATIONS = {
     "linear": lambda x: x,
     "relu": torch.relu,
@@ -44,12 +43,11 @@ out = {}
 
 def normal(*shape, scale=1.0, shift=0.0):
     """Normal numbers that float32 holds exactly."""
-    return torch.from_numpy(np.asarray(shift + scale * rng.standard_normal(shape), np.float32)).double()
+    return fixtures.exact(shift + scale * rng.standard_normal(shape))
 
 
 def put(room, **tensors):
-    for name, t in tensors.items():
-        out[f"{room}/{name}"] = t.detach().reshape(t.shape or (1,)).numpy().astype(np.float32)
+    out.update(fixtures.under(f"{room}/", tensors))
 
 
 def golden(room, f, constants={}, **inputs):
@@ -127,9 +125,7 @@ class InverseRoot(torch.autograd.Function):
         return torch.from_numpy((dc + dc.T) / 2)
 
 
-def main():
-    torch.set_num_threads(1)
-    assert sys.argv[1:] in ([], ["--check"]), __doc__
+def make(*_):
     for name, act in ACTIVATIONS.items():
         golden(f"linear.{name}", lambda x, w, b: act(x @ w.T + b), x=normal(5, 4), w=normal(3, 4), b=normal(3))
     for mode in ("train", "eval", "train_affine", "eval_affine"):
@@ -152,13 +148,8 @@ def main():
     repeated = torch.stack([(-1.0) ** (i // 4), (-1.0) ** (i // 2), 2 * (-1.0) ** i], 1).double()
     for name, code in (("random", z), ("collapsed", collapsed), ("repeated", repeated)):
         golden(f"whiten.{name}", lambda z: (z - z.mean(0)) @ InverseRoot.apply(covariance(z) + 1e-3 * torch.eye(3)), z=code.detach().clone())
-    file = save({k: np.ascontiguousarray(v) for k, v in out.items()})
-    if "--check" in sys.argv:
-        assert PATH.read_bytes() == file, f"{PATH.name} would change"
-    else:
-        PATH.write_bytes(file)
-    print(f"{PATH.name}: {len(out)} tensors, {len(file)} bytes")
+    return fixtures.packed(out), f"{len(out)} tensors"
 
 
 if __name__ == "__main__":
-    main()
+    fixtures.main(__file__, {"ops": None}, make)

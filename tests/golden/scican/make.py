@@ -1,14 +1,9 @@
 #!/usr/bin/env python3
 """Golden values of sciCAN: a restatement in PyTorch, in float64, of whole training steps as the head of src/models/scican.rs has them.
 
-    python3 -m venv env && env/bin/pip install torch numpy safetensors
-    env/bin/python tests/golden/scican/make.py            # writes tests/golden/scican/CASE.safetensors
-    env/bin/python tests/golden/scican/make.py --check    # writes nothing; fails if a file would change
+    env/bin/python tests/golden/scican/make.py [--check]    (../fixtures.py says of what environment, and what is rounded when)
 
-Written with Python 3.11, torch 2.15.0 (CPU, one thread), numpy 2.4.6, safetensors 0.8.0.
-
-Data and initial weights are rounded to float32 before anything is computed, so the float32 engine starts from exactly the same numbers;
-everything after is float64. Noise, dropout and lambda are the engine's own, from its Philox streams.
+What is computed is stored in float64. Noise, dropout and lambda are the engine's own, from its Philox streams.
 
 In a file
     x/NAME [n, F], y [n]            data; the first modality's classes, NaN where there is none
@@ -19,15 +14,18 @@ In a file
     eval/code.NAME, eval/atac       codes by the running statistics after the last step, and what is generated of the first's
     __metadata__.config             JSON: the options as a user types them, class counts, seed, steps
 """
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import save
 
-HERE = Path(__file__).parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import fixtures
+from fixtures import exact
+from layers import batch_norm, linear
+from philox import Random
+
 STEPS = 3
 SEED = 0x5EED0001C0DE0002
 LAMBDAS = 0x62657461
@@ -47,46 +45,9 @@ CASES = {
 }
 
 
-def philox(counter, key):
-    """Philox4x32-10 (Salmon et al. 2011) of counters [4, n] and keys [2, n]."""
-    c, k, low = [[np.uint64(v) for v in a] for a in (counter, key)] + [np.uint64(0xFFFFFFFF)]
-    for _ in range(10):
-        a, b = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
-        c = [(b >> np.uint64(32)) ^ c[1] ^ k[0], b & low, (a >> np.uint64(32)) ^ c[3] ^ k[1], a & low]
-        k = [(k[0] + np.uint64(0x9E3779B9)) & low, (k[1] + np.uint64(0xBB67AE85)) & low]
-    return np.array(c)
-
-
-def stream_of(name):
-    """FNV-1a, 32 bits, the top one set."""
-    h = 0x811C9DC5
-    for b in name.encode():
-        h = (h ^ b) * 0x01000193 & 0xFFFFFFFF
-    return h | 0x80000000
-
-
-def words(n, stream, step):
-    counter = np.arange((n + 3) // 4)
-    fixed = lambda v: np.full_like(counter, v)
-    return philox([counter, fixed(0), fixed(step), fixed(stream)], [fixed(SEED & 0xFFFFFFFF), fixed(SEED >> 32)])
-
-
-def uniforms(n, stream, step):
-    return (words(n, stream, step) >> np.uint64(8)).astype(np.float64).T.reshape(-1)[:n] / 2.0**24
-
-
-def normals(n, stream, step):
-    """Box-Muller on the words (0, 1) and (2, 3) of every counter: radius from 30 bits, rounded to float32 as the engine has it."""
-    w = words(n, stream, step)
-    u = ((w[0::2] >> np.uint64(1)) | np.uint64(1)).astype(np.float32).astype(np.float64) / 2.0**31
-    radius, angle = np.sqrt(-2 * np.log(u)), 2 * np.pi * w[1::2].astype(np.float64) / 2.0**32
-    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
-    return pairs.transpose(2, 0, 1).reshape(-1)[:n]
-
-
-def beta(turn, a=0.2):
+def beta(random, a=0.2):
     """Johnk's method on 53-bit uniforms, two words each."""
-    w = [int(v) for v in words(400, LAMBDAS, turn).T.reshape(-1)]
+    w = [int(v) for v in random.words(400, LAMBDAS)]
     u = [((high << 32 | low) >> 11) / 2.0**53 for high, low in zip(w[0::2], w[1::2])]
     for x, y in zip(u[0::2], u[1::2]):
         x, y = x ** (1 / a), y ** (1 / a)
@@ -115,70 +76,58 @@ class Model:
         self.o, self.labelled = o, labelled
         rng = np.random.default_rng(3)
         self.w, self.s, self.group = {}, {}, {}
-        f32 = lambda a: torch.from_numpy(np.asarray(a, np.float32).astype(np.float64))
 
-        def linear(name, group, a, b):
+        def draw_linear(name, group, a, b):
             for part, shape in (("weight", (b, a)), ("bias", (1, b))):
-                self.w[f"{name}.{part}"] = f32(rng.uniform(-1, 1, shape) / np.sqrt(a)).requires_grad_()
+                self.w[f"{name}.{part}"] = exact(rng.uniform(-1, 1, shape) / np.sqrt(a)).requires_grad_()
                 self.group[f"{name}.{part}"] = group
 
-        def norm(name, group, width, learned=True):
+        def draw_norm(name, group, width, learned=True):
             if learned:
                 for part, low in (("weight", 0.5), ("bias", -0.3)):
-                    self.w[f"{name}.{part}"] = f32(rng.uniform(low, low + 0.6, (1, width))).requires_grad_()
+                    self.w[f"{name}.{part}"] = exact(rng.uniform(low, low + 0.6, (1, width))).requires_grad_()
                     self.group[f"{name}.{part}"] = group
             self.s[f"{name}.mean"], self.s[f"{name}.var"] = torch.zeros(1, width, dtype=torch.float64), torch.ones(1, width, dtype=torch.float64)
 
         h, l = o["hidden"], o["latent"]
         for i, (a, b) in enumerate([(F, h), (h, l)]):
-            linear(f"enc.{i}.linear", 0, a, b)
-            norm(f"enc.{i}.norm", 0, b)
+            draw_linear(f"enc.{i}.linear", 0, a, b)
+            draw_norm(f"enc.{i}.norm", 0, b)
         self.represents = any([o["w_class"], o["w_ict"], o["w_center"], *o["w_nce"], *o["w_cluster"]])
         if labelled:
-            linear("class", 1, l, K)
+            draw_linear("class", 1, l, K)
             if o["w_center"]:
                 self.w["class.weight"].data *= 6  # sure of some cells
         if o["contrast"] and any(o["w_nce"]):
-            linear("contrast", 1, l, o["contrast"])
+            draw_linear("contrast", 1, l, o["contrast"])
         if any(o["w_cluster"]):
-            linear("cluster", 1, l, o["clusters"])
+            draw_linear("cluster", 1, l, o["clusters"])
         if o["w_center"]:
-            self.w["centres"], self.group["centres"] = f32(rng.normal(size=(K, l))).requires_grad_(), 1
+            self.w["centres"], self.group["centres"] = exact(rng.normal(size=(K, l))).requires_grad_(), 1
         self.generates = o["w_back"] or o["w_gen"] or o["w_cycle"]
         if self.generates:
-            linear("gen.0.linear", 2, l, h)
-            norm("gen.0.norm", 2, h)
-            linear("gen.1", 2, h, F)
+            draw_linear("gen.0.linear", 2, l, h)
+            draw_norm("gen.0.norm", 2, h)
+            draw_linear("gen.1", 2, h, F)
         for name, group, there, a, b in [("disc.code", 3, o["w_adv"] or o["w_back"], l, o["disc_code"]), ("disc.profile", 4, o["w_gen"], F, o["disc_profile"])]:
             if there:
                 for i in range(2):
-                    linear(f"{name}.{i}.linear", group, b if i else a, b)
-                    norm(f"{name}.{i}.norm", group, b)
-                linear(f"{name}.2.linear", group, b, 1)
+                    draw_linear(f"{name}.{i}.linear", group, b if i else a, b)
+                    draw_norm(f"{name}.{i}.norm", group, b)
+                draw_linear(f"{name}.2.linear", group, b, 1)
         if o["w_ict"]:
             for i, width in enumerate([h, l]):
-                norm(f"teacher.{i}.norm", 0, width, learned=False)
+                draw_norm(f"teacher.{i}.norm", 0, width, learned=False)
             self.average = {name: w.detach().clone() for name, w in self.w.items() if self.group[name] < 2}
-        self.x = [f32(rng.normal(size=(N, F))), f32(rng.normal(size=(N, F)) * 0.8 + 0.3)]
+        self.x = [exact(rng.normal(size=(N, F))), exact(rng.normal(size=(N, F)) * 0.8 + 0.3)]
         self.y = torch.from_numpy(rng.integers(0, K, N))
         self.known = torch.ones(N, dtype=torch.bool)
         self.known[4] = False
-        self.training, self.buffers = True, {}
-
-    def linear(self, name, x, w=None):
-        w = w or self.w
-        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+        self.training, self.buffers, self.random = True, {}, Random(SEED)
 
     def block(self, name, x, act, w=None, states=None):
-        w, states = w or self.w, states or f"{name}.norm"
-        u = self.linear(f"{name}.linear", x, w)
-        if self.training:
-            m, v = u.mean(0), u.var(0, correction=0)
-            for state, batch in (("mean", m), ("var", u.var(0, correction=1))):
-                self.s[f"{states}.{state}"] = 0.9 * self.s[f"{states}.{state}"] + 0.1 * batch.detach()
-        else:
-            m, v = self.s[f"{states}.mean"], self.s[f"{states}.var"]
-        return act(w[f"{name}.norm.weight"] * (u - m) / torch.sqrt(v + 1e-5) + w[f"{name}.norm.bias"])
+        w = w or self.w
+        return act(batch_norm(w, self.s, f"{name}.norm", linear(w, f"{name}.linear", x), self.training, states))
 
     def encode(self, x, averaged=False):
         w, states = (self.average, "teacher.{}.norm") if averaged else (self.w, "enc.{}.norm")
@@ -188,14 +137,14 @@ class Model:
         return x
 
     def generate(self, z):
-        return self.linear("gen.1", self.block("gen.0", z, torch.relu))
+        return linear(self.w, "gen.1", self.block("gen.0", z, torch.relu))
 
     def discriminate(self, name, x, number):
         for i in range(2):
             x = self.block(f"{name}.{i}", x, torch.relu)
-            keep = uniforms(x.numel(), stream_of(f"{name}.{i}.dropout.{number}"), self.t) >= 0.5
-            x = x * torch.from_numpy(keep).reshape(x.shape) * 2
-        return self.linear(f"{name}.2.linear", x)
+            keep = self.random.uniforms(tuple(x.shape), f"{name}.{i}.dropout.{number}") >= 0.5
+            x = x * keep * 2
+        return linear(self.w, f"{name}.2.linear", x)
 
     def passes(self, inputs, net):
         if self.o["bn"] == "joint" and len(inputs) > 1:
@@ -216,32 +165,32 @@ class Model:
         for m in range(2):
             if copied[m]:
                 for c in range(2):
-                    e = normals(N * F, stream_of(f"noise.{NAMES[m]}.{c}"), self.t).reshape(N, F)
-                    inputs.append(((m, c), self.x[m] + np.float64(np.float32(o["noise"])) * torch.from_numpy(e)))
+                    e = self.random.normals((N, F), f"noise.{NAMES[m]}.{c}")
+                    inputs.append(((m, c), self.x[m] + np.float64(np.float32(o["noise"])) * e))
         h = dict(zip([k for k, _ in inputs], self.passes([x for _, x in inputs], lambda x, _: self.encode(x))))
         if o["w_class"]:
             v = np.array([(1 - 0.9999) / (1 - 0.9999**n) if n else 0 for n in COUNTS])
             weight = torch.from_numpy(K * v / v.sum())
             terms["class.rna"] = o["w_class"], torch.nn.functional.cross_entropy(
-                self.linear("class", h["clean"])[self.known], self.y[self.known], weight=weight)
+                linear(self.w, "class", h["clean"])[self.known], self.y[self.known], weight=weight)
         for m, name in enumerate(NAMES):
             if o["w_nce"][m]:
-                head = (lambda v: self.linear("contrast", v)) if o["contrast"] else lambda v: v
+                head = (lambda v: linear(self.w, "contrast", v)) if o["contrast"] else lambda v: v
                 terms[f"contrast.{name}"] = o["w_nce"][m], self.nce(head(h[m, 0]), head(h[m, 1]), o["tau"])
             if o["w_cluster"][m]:
-                q = lambda v: torch.softmax(self.linear("cluster", v), 1).T
+                q = lambda v: torch.softmax(linear(self.w, "cluster", v), 1).T
                 terms[f"cluster.{name}"] = o["w_cluster"][m], self.nce(q(h[m, 0]), q(h[m, 1]), o["cluster_tau"])
         if o["w_ict"]:
-            lam = np.float64(np.float32(beta(self.t)))
+            lam = np.float64(np.float32(beta(self.random)))
             with torch.no_grad():
                 ends = self.passes(self.x, lambda x, _: self.encode(x, averaged=True))
-                p = [torch.softmax(self.linear("class", e, self.average), 1) for e in ends]
+                p = [torch.softmax(linear(self.average, "class", e), 1) for e in ends]
                 q = lam * p[0] + (1 - lam) * p[1]
-            said = torch.softmax(self.linear("class", self.encode(lam * self.x[0] + (1 - lam) * self.x[1])), 1)
+            said = torch.softmax(linear(self.w, "class", self.encode(lam * self.x[0] + (1 - lam) * self.x[1])), 1)
             terms["consistency"] = o["w_ict"], ((said - q) ** 2).sum(1).mean()
         if o["w_center"]:
             z = h[1, 1]
-            p, k = torch.softmax(self.linear("class", z).detach(), 1).max(1)
+            p, k = torch.softmax(linear(self.w, "class", z).detach(), 1).max(1)
             sure = p > 0.8
             d = ((z - self.w["centres"][k]) ** 2).sum(1)
             self.sure = int(sure.sum())
@@ -251,7 +200,7 @@ class Model:
     def align(self):
         o, terms = self.o, {}
         bce = torch.nn.functional.binary_cross_entropy_with_logits
-        before = self.t - 1
+        before = self.random.step - 1
         reverse = lambda x, calls: Reverse.apply(x, np.float64(np.float32(2 / (1 + np.exp(-10 * calls / o["ramp"])) - 1)))
 
         def tell(name, logits, label, weight):
@@ -294,7 +243,7 @@ class Model:
 
     def step(self, t):
         """Terms, and the gradients by phase."""
-        self.t = t
+        self.random.step = t
         all_terms, grads, o = {}, {}, self.o
         aligns = o["w_adv"] or self.generates
         groups2 = [0] + [2] * bool(self.generates) + [3] * bool(o["w_adv"] or o["w_back"]) + [4] * bool(o["w_gen"])
@@ -315,50 +264,32 @@ class Model:
         return all_terms, grads
 
 
-def flag(v):
-    return ",".join(map(str, v)) if isinstance(v, list) else str(v)
-
-
-def compute(options):
+def make(_, options):
     m = Model(options)
-    numpy = lambda v: np.atleast_1d(v.detach().numpy())
-    out = {f"x/{name}": numpy(x).astype(np.float32) for name, x in zip(NAMES, m.x)}
-    y = numpy(m.y).astype(np.float32)
-    y[~m.known.numpy()] = np.nan
-    out["y"] = y
-    out |= {f"init/{name}": numpy(w).astype(np.float32) for name, w in m.w.items()}
+    y = m.y.double()
+    y[~m.known] = torch.nan
+    out = fixtures.under("x/", dict(zip(NAMES, m.x))) | {"y": fixtures.stored(y)} | fixtures.under("init/", m.w)
+    put = lambda prefix, tensors: out.update(fixtures.under(prefix, tensors, np.float64))
     for t in range(1, STEPS + 1):
         terms, grads = m.step(t)
-        out |= {f"term/{t}/{name}": numpy(v) for name, v in terms.items()}
+        put(f"term/{t}/", terms)
         if t == 1:
-            out |= {f"grad/{name}": numpy(g) for name, g in grads.items()}
+            put("grad/", grads)
+            first = terms
         if options.get("w_center"):
             assert 0 < m.sure < N, "centres: some cells, and not all, must be sure"
-    out |= {f"after/{name}": numpy(v) for name, v in (m.w | m.s).items()}
+    put("after/", m.w | m.s)
     if m.o["w_ict"]:
-        out |= {f"average/{name}": numpy(v) for name, v in m.average.items()}
+        put("average/", m.average)
     m.training = False
     codes = [m.encode(x) for x in m.x]
     unit = (lambda z: z) if m.labelled else (lambda z: torch.nn.functional.normalize(z, dim=1))
-    out |= {f"eval/code.{name}": numpy(unit(z)) for name, z in zip(NAMES, codes)}
+    put("eval/code.", {name: unit(z) for name, z in zip(NAMES, codes)})
     if m.generates:
-        out["eval/atac"] = numpy(m.generate(codes[0]))
-    flags = [f"{k}={flag(v)}" for k, v in (BASE | options).items()]
-    config = dict(flags=flags, class_counts=COUNTS if m.labelled else [], seed=SEED, steps=STEPS, features=F, rows=N)
-    return out, config
+        put("eval/", {"atac": m.generate(codes[0])})
+    config = dict(flags=fixtures.flags(BASE | options), class_counts=COUNTS if m.labelled else [], seed=SEED, steps=STEPS, features=F, rows=N)
+    return fixtures.packed(out, config=config), fixtures.numbers(first)
 
 
-def main():
-    torch.set_num_threads(1)
-    for name, options in CASES.items():
-        tensors, config = compute(options)
-        data = save({k: np.ascontiguousarray(v) for k, v in sorted(tensors.items())}, metadata={"config": json.dumps(config)})
-        path = HERE / f"{name}.safetensors"
-        if "--check" in sys.argv:
-            assert path.read_bytes() == data, f"{path} would change"
-        else:
-            path.write_bytes(data)
-        print(name, len(data), {k: float(v[0]) for k, v in tensors.items() if k.startswith("term/1/")})
-
-
-main()
+if __name__ == "__main__":
+    fixtures.main(__file__, CASES, make)

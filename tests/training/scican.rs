@@ -1,102 +1,42 @@
-//! What a whole training of `scican` promises, from a dataset to labels: the same bits on any number of threads and after a stop, the same
-//! losses on the kernels, every switch, features of either order, and sentences where it cannot be trained.
+//! `scican`: classes that are carried over, every switch, and features of either order.
 
-use couplet::data::formats::ModalitySource;
-use couplet::data::import::{ImportSpec, import};
-use couplet::data::shuffle::Shuffle;
-use couplet::data::simulate::{SimulateSpec, simulate};
-use couplet::data::{Dataset, Hooks};
+use crate::training::Training;
+use crate::{history, imported, left, simulated, source, threads_and_stops_change_no_bit};
+use couplet::data::Dataset;
+use couplet::data::import::{ImportSpec, LabelSource};
 use couplet::device::Device;
-use couplet::engine::Precision;
 use couplet::error::Result;
-use couplet::models::{self, settings::Settings};
-use couplet::train::{Space, TrainRequest, TrainSummary, Trained, train};
+use couplet::train::{Space, TrainSummary, Trained};
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-fn two_domain(dir: &Path, cells: usize) -> Dataset {
-    let out = dir.join("data");
-    simulate(&SimulateSpec { recipe: "two-domain", cells: Some(cells), seed: 3, ..Default::default() }, &out, &mut Hooks::default())
-        .unwrap();
-    Dataset::open(&out).unwrap()
-}
 
 const SMALL: [&str; 7] = ["hidden=24", "latent=8", "disc_code=6", "disc_profile=10", "epochs=3", "batch_size=32", "contrast=0"];
 
+/// Of which embeddings tell more than weights do.
+const LEFT: [&str; 3] = ["model.safetensors", "embedding.atac.npy", "embedding.rna.npy"];
+
 fn run(dataset: &Dataset, device: Device, out: &Path, options: &[&str]) -> Result<TrainSummary> {
-    run_until(dataset, device, out, options, u64::MAX, false)
-}
-
-/// Stops after so many steps.
-fn run_until(dataset: &Dataset, device: Device, out: &Path, options: &[&str], steps: u64, resume: bool) -> Result<TrainSummary> {
-    let model = models::by_name("scican")?;
-    let names: Vec<String> = dataset.modalities().iter().map(|m| m.name().to_string()).collect();
-    let mut settings = Settings::new(model.name, model.options, &names)?;
-    settings.apply_flags(&SMALL.iter().chain(options).map(|o| o.to_string()).collect::<Vec<_>>())?;
-    let stop = AtomicBool::new(steps == 0);
-    train(TrainRequest {
-        model,
-        dataset,
-        settings: &settings,
-        device,
-        precision: Precision::F32,
-        seed: 5,
-        holdout: None,
-        paired: 1.0,
-        shuffle: Shuffle::Exact,
-        labels: None,
-        run_dir: out.to_path_buf(),
-        resume,
-        stop: &stop,
-        inferring: &mut |_| {},
-        prepared: &mut |_| {},
-        progress: &mut |p| {
-            if p.step >= steps {
-                stop.store(true, Ordering::Relaxed);
-            }
-        },
-    })
-}
-
-/// `history.csv` without the column of seconds.
-fn history(run: &Path) -> Vec<Vec<String>> {
-    let text = fs::read_to_string(run.join("history.csv")).unwrap();
-    text.lines().map(|l| l.split(',').enumerate().filter(|(i, _)| *i != 1).map(|(_, f)| f.to_string()).collect()).collect()
-}
-
-fn left(run: &Path) -> [Vec<u8>; 3] {
-    ["model.safetensors", "embedding.atac.npy", "embedding.rna.npy"].map(|f| fs::read(run.join(f)).unwrap())
+    Ok(Training::new("scican", dataset, device, out, &[&SMALL[..], options].concat()).run()?.0)
 }
 
 #[test]
 fn the_number_of_threads_and_a_stop_change_no_bit() {
     let dir = tempfile::tempdir().unwrap();
-    let data = two_domain(dir.path(), 150);
+    let data = simulated(dir.path(), "two-domain", 150);
     for order in ["alternate=batch", "alternate=epoch"] {
         // Wide enough that products and masks are cut for several threads.
-        let options = [order, "hidden=200"];
-        let of = |name: &str, threads: usize, stops: &[u64]| {
-            let out = dir.path().join(format!("{name}-{order}"));
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| {
-                for (i, &steps) in stops.iter().enumerate() {
-                    run_until(&data, Device::cpu(), &out, &options, steps, i > 0).unwrap();
-                }
-            });
-            (history(&out), left(&out))
-        };
-        let one = of("one", 1, &[u64::MAX]);
-        assert!(of("two", 2, &[u64::MAX]) == one, "{order}: two threads end elsewhere than one");
-        // The progress is told now and then, so where a stop falls is chance; that it changes nothing is not.
-        assert!(of("stopped", 2, &[0, 1, 5, u64::MAX]) == one, "{order}: stopped and resumed ends elsewhere");
+        let options = [&SMALL[..], &[order, "hidden=200"]].concat();
+        threads_and_stops_change_no_bit(dir.path(), order, &[0, 1, 5], &LEFT, |out, steps, resume| {
+            let training = Training::new("scican", &data, Device::cpu(), out, &options);
+            Training { resume, stop: &|_, done| done >= steps, ..training }.run().unwrap();
+        });
     }
 }
 
 #[test]
 fn classes_are_learnt_and_carried_over() {
     let dir = tempfile::tempdir().unwrap();
-    let data = two_domain(dir.path(), 300);
+    let data = simulated(dir.path(), "two-domain", 300);
     let out = dir.path().join("run");
     let summary = run(&data, Device::cpu(), &out, &["epochs=30", "hidden=64", "latent=32"]).unwrap();
     let last = |name: &str| summary.last.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no {name}")).1;
@@ -134,13 +74,13 @@ fn classes_are_learnt_and_carried_over() {
 #[test]
 fn every_switch_changes_what_is_learnt() {
     let dir = tempfile::tempdir().unwrap();
-    let data = two_domain(dir.path(), 120);
+    let data = simulated(dir.path(), "two-domain", 120);
     let of = |name: &str, options: &[&str]| {
         let out = dir.path().join(name);
         run(&data, Device::cpu(), &out, options).unwrap_or_else(|e| panic!("{name}: {e}"));
         let columns: Vec<String> = history(&out)[0][2..].to_vec();
         assert!(history(&out)[1..].iter().flatten().all(|v| v.parse::<f64>().unwrap().is_finite()), "{name}");
-        (left(&out), columns)
+        (left(&out, &LEFT).1, columns)
     };
     let plain = of("plain", &[]);
     let tell = ["tell.first", "tell.second", "tell.cycled", "tell.measured", "tell.generated", "cycle"].map(String::from);
@@ -197,7 +137,7 @@ fn every_switch_changes_what_is_learnt() {
 #[test]
 fn features_may_come_in_any_order_and_what_one_modality_lacks_is_left_out() {
     let dir = tempfile::tempdir().unwrap();
-    let data = two_domain(dir.path(), 80);
+    let data = simulated(dir.path(), "two-domain", 80);
     let labels = dir.path().join("labels.csv");
     let label = data.label("type").unwrap();
     let mut text = "cell,type\n".to_string();
@@ -223,13 +163,11 @@ fn features_may_come_in_any_order_and_what_one_modality_lacks_is_left_out() {
             }
             let file = dir.path().join(format!("{name}-{}.csv", modality.name()));
             fs::write(&file, text).unwrap();
-            modalities.push(ModalitySource { name: modality.name().into(), file, key: None });
+            modalities.push(source(modality.name(), &file));
         }
-        let out = dir.path().join(name);
         let mut spec = ImportSpec { modalities, ..ImportSpec::default() };
-        spec.labels.push(couplet::data::import::LabelSource { file: labels.clone(), column: None, modality: None });
-        import(&spec, &out, &mut Hooks::default()).unwrap();
-        Dataset::open(&out).unwrap()
+        spec.labels.push(LabelSource { file: labels.clone(), column: None, modality: None });
+        imported(dir.path().join(name), &spec)
     };
     let forward: Vec<usize> = (0..40).collect();
     let turned: Vec<usize> = (0..40).rev().collect();
@@ -252,7 +190,7 @@ fn features_may_come_in_any_order_and_what_one_modality_lacks_is_left_out() {
 #[test]
 fn what_cannot_be_trained_is_said_in_a_sentence() {
     let dir = tempfile::tempdir().unwrap();
-    let data = two_domain(dir.path(), 60);
+    let data = simulated(dir.path(), "two-domain", 60);
     let error = |data: &Dataset, options: &[&str]| {
         let out = dir.path().join("never");
         let e = run(data, Device::cpu(), &out, options).unwrap_err();
@@ -265,12 +203,11 @@ fn what_cannot_be_trained_is_said_in_a_sentence() {
     let table = |name: &str, gene: &str| {
         let file = dir.path().join(format!("{name}.csv"));
         fs::write(&file, (0..20).fold(format!("cell,{gene}1,{gene}2\n"), |t, i| t + &format!("{name}{i},{},{}\n", i % 5, i % 3))).unwrap();
-        ModalitySource { name: name.into(), file, key: None }
+        source(name, &file)
     };
     for (out, genes, wanted) in [("same", ["g", "g"], "name a column by --labels"), ("apart", ["g", "h"], "no feature of the same name")] {
         let spec = ImportSpec { modalities: vec![table("rna", genes[0]), table("atac", genes[1])], ..ImportSpec::default() };
-        import(&spec, &dir.path().join(out), &mut Hooks::default()).unwrap();
-        let message = error(&Dataset::open(&dir.path().join(out)).unwrap(), &[]);
+        let message = error(&imported(dir.path().join(out), &spec), &[]);
         assert!(message.contains(wanted), "{message}");
     }
 }
@@ -279,22 +216,14 @@ fn what_cannot_be_trained_is_said_in_a_sentence() {
 #[test]
 fn the_kernels_give_the_processors_losses() {
     let dir = tempfile::tempdir().unwrap();
-    let data = two_domain(dir.path(), 40);
+    let data = simulated(dir.path(), "two-domain", 40);
     for options in [
         &["n_top_genes=20", "batch_size=12", "w_center=0.1", "noise_class=0.5"][..],
         &["n_top_genes=20", "batch_size=12", "bn=joint", "alternate=epoch"],
         &["n_top_genes=20", "batch_size=12", "mode=unlabelled", "contrast=6", "clusters=5"],
     ] {
-        let [cpu, emulated] = [("cpu", Device::cpu()), ("emulated", Device::emulated(4))].map(|(name, device)| {
-            let out = dir.path().join(format!("{name}-{}", options.join("-")));
-            run(&data, device, &out, options).unwrap();
-            history(&out)
+        crate::kernels_agree(dir.path(), &options.join("-"), 5e-4, 1e-2, |device, out| {
+            run(&data, device, out, options).unwrap();
         });
-        for (row, (c, e)) in cpu.iter().zip(&emulated).enumerate().skip(1) {
-            for (name, (c, e)) in cpu[0].iter().zip(c.iter().zip(e)) {
-                let (c, e): (f64, f64) = (c.parse().unwrap(), e.parse().unwrap());
-                assert!((c - e).abs() <= 5e-4 * c.abs().max(1e-2), "{options:?}, epoch {row}, {name}: {c} and {e}");
-            }
-        }
     }
 }

@@ -1,0 +1,75 @@
+//! `jamie`: the views of a cell come together, and its correspondence is kept with the run.
+
+use crate::training::Training;
+use crate::{history, left, on_threads, two};
+use couplet::data::Dataset;
+use couplet::data::pairs::PairsRule;
+use couplet::device::Device;
+use couplet::train::{TrainSummary, Trained};
+use std::fs;
+use std::path::Path;
+
+fn run(dataset: &Dataset, device: Device, out: &Path, options: &[&str]) -> TrainSummary {
+    Training::new("jamie", dataset, device, out, options).run().unwrap().0
+}
+
+#[test]
+fn jamie_brings_the_views_of_a_cell_together_and_translates_on_any_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = two(dir.path(), [120, 120], [24, 15], PairsRule::ByName);
+    let of = |threads: usize| {
+        let out = dir.path().join(format!("run{threads}"));
+        let options = ["epochs=400", "latent=8", "batch_size=50", "dropout=0.05"];
+        let summary = on_threads(threads, || run(&data, Device::cpu(), &out, &options));
+        assert_eq!(summary.steps, 800, "two minibatches of 50 cells an epoch");
+        left(&out, &["model.safetensors"])
+    };
+    assert!(of(1) == of(2), "two threads end elsewhere than one");
+    let mut trained = Trained::open(&dir.path().join("run1"), Device::cpu()).unwrap();
+    let metrics = trained.evaluate(&data, None).unwrap();
+    let value = |key: &str| metrics.number(key).unwrap_or_else(|| panic!("{key} is absent"));
+    assert!(value("foscttm") < 0.02, "{}", value("foscttm"));
+    assert!(value("cross_mse.a_to_b") < 0.5 && value("cross_mse.b_to_a") < 0.5, "{}", value("cross_mse.a_to_b"));
+}
+
+#[test]
+fn jamie_keeps_its_correspondence_in_the_run_and_leaves_it_out_when_nothing_asks_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = two(dir.path(), [60, 60], [24, 15], PairsRule::ByName);
+    let of = |name: &str, options: &[&str]| {
+        let out = dir.path().join(name);
+        let all = [&["epochs=4", "latent=4", "batch_size=20", "steps=50"][..], options].concat();
+        run(&data, Device::cpu(), &out, &all);
+        out
+    };
+    let whole = of("with", &[]);
+    let f = couplet::data::mapped::MappedArray::open(&whole.join("F.npy")).unwrap();
+    assert_eq!(f.header().shape, [60, 60]);
+    assert_eq!(fs::read_to_string(whole.join("F.b.cells.txt")).unwrap().lines().count(), 60);
+    let head = &history(&whole)[0];
+    assert!(head.contains(&"align.a".into()) && head.contains(&"align.b".into()), "{head:?}");
+
+    let without = of("without", &["align=0"]);
+    assert!(!without.join("F.npy").exists() && !history(&without)[0].iter().any(|h| h.starts_with("align")));
+    let one = of("one", &["align_sides=one"]);
+    assert!(!history(&one)[0].contains(&"align.b".into()));
+    // The weight of the known pairs changes what is learnt, and so does leaving the correspondence out.
+    let weights = |run: &Path| fs::read(run.join("model.safetensors")).unwrap();
+    let half = of("half", &["pf_ratio=0.5"]);
+    assert!(weights(&half) != weights(&whole) && weights(&without) != weights(&whole));
+}
+
+#[cfg(feature = "emulated")]
+#[test]
+fn the_kernels_give_the_processors_losses_of_jamie() {
+    let dir = tempfile::tempdir().unwrap();
+    // Some pairs known: minibatches are part pairs, part cells drawn by themselves.
+    let pairs = dir.path().join("pairs.csv");
+    fs::write(&pairs, (0..25).fold("a,b".to_string(), |t, i| t + &format!("\nc{i},c{i}"))).unwrap();
+    let data = two(dir.path(), [40, 50], [13, 9], PairsRule::File(pairs));
+    let options = ["epochs=10", "latent=4", "batch_size=20", "dropout=0.2", "steps=20", "pf_ratio=0.6"];
+    let cpu = crate::kernels_agree(dir.path(), "partly-paired", 2e-4, 1e-2, |device, out| {
+        run(&data, device, out, &options);
+    });
+    assert!(cpu[0].contains(&"align.b".to_string()));
+}
