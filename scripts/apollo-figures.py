@@ -14,10 +14,9 @@ SCRATCH takes datasets and runs; a run that is there already is measured again a
 All of them by default, scicar with its folder.
 """
 import argparse
-import json
 import pathlib
-import statistics
-import subprocess
+
+from figures import header, metrics_of, row, run, spread
 
 SIMULATIONS = [1, 2, 3, 4, 5]
 SPACES = ["shared", "specific.view1", "specific.view2"]
@@ -42,17 +41,6 @@ STAINS = [
 ]
 # Of a size for 1,074 cells.
 SCICAR_OPTIONS = ["width=256", "latent=32", "latent_specific=16", "batch_size=128", "epochs=300", "epochs2=150", "lr_tables=0.01", "lr=0.001"]
-
-
-def run(*words):
-    done = subprocess.run([str(w) for w in words], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, words))}\n{done.stderr}")
-
-
-def told(values):
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.2f} ± {spread:.2f}"
 
 
 def main():
@@ -87,53 +75,53 @@ def main():
         dataset = made(name, f"apollo-{simulation}", "--cells", 3000 if fresh else 2000, "--seed", seed)
         out = trained(dataset, options, ["--seed", seed, *(["--holdout", "0.333333"] if fresh else [])])
         run(a.couplet, "evaluate", out)
-        return json.loads((out / "metrics.json").read_text())
+        return metrics_of(out)
 
-    def of(all_metrics, key, keep=lambda v: v):
-        return told([keep(m[key]) for m in all_metrics])
+    def of(all_metrics, key):
+        return spread([m[key] for m in all_metrics], 2)
 
     def vectors():
         tables = {s: [measured(s, seed) for seed in range(a.seeds)] for s in SIMULATIONS}
         names = ["shared", "own of view 1", "own of view 2"]
         print(f"\nLatent vectors, {a.seeds} seeds: silhouettes of Z1 (shared) and Z3 (of view 1), R² of Z2 (shared) and Z5 (of view 2)\n")
         heads = [f"{z} {n}" for z in ("Z1", "Z3") for n in names]
-        header("simulation", heads + ["Z2 shared", "Z5 own of view 2", "Z5 own of view 1", "error view 1", "error view 2"])
+        header("simulation", *(heads + ["Z2 shared", "Z5 own of view 2", "Z5 own of view 1", "error view 1", "error view 2"]))
         for s, m in tables.items():
             cells = [of(m, f"silhouette.{z}.table.{space}") for z in ("Z1", "Z3") for space in SPACES]
             cells += [of(m, "r2.Z2.table.shared"), of(m, "r2.Z5.table.specific.view2"), of(m, "r2.Z5.table.specific.view1")]
-            row(s, cells + [of(m, f"recon_mse.{v}") for v in ("view1", "view2")])
+            row(s, *(cells + [of(m, f"recon_mse.{v}") for v in ("view1", "view2")]))
 
     def codes():
         print("\nEncoders' codes of 1,000 cells that the training never saw: silhouettes\n")
         keys = ["Z1.shared.view1", "Z1.shared.view2", "Z1.specific.view1", "Z3.shared.view1", "Z3.specific.view1", "Z3.specific.view2"]
-        header("simulation", ["Z1 shared by view 1", "Z1 shared by view 2", "Z1 own of view 1", "Z3 shared by view 1", "Z3 own of view 1", "Z3 own of view 2"])
+        header("simulation", "Z1 shared by view 1", "Z1 shared by view 2", "Z1 own of view 1", "Z3 shared by view 1", "Z3 own of view 1", "Z3 own of view 2")
         for s in SIMULATIONS:
             m = [measured(s, seed, fresh=True) for seed in range(a.seeds)]
-            row(s, [of(m, f"silhouette.{key}") for key in keys])
+            row(s, *(of(m, f"silhouette.{key}") for key in keys))
 
     def variants():
         print(f"\nWhat keeps Z1 in the shared space: its silhouette there and, as a copy, elsewhere; simulations {a.variants}, means over {a.seeds} seeds\n")
         keys = [f"silhouette.Z1.table.{space}" for space in SPACES] + ["silhouette.Z3.table.specific.view1"]
         keys += [f"r2.Z2.table.{space}" for space in SPACES] + ["recon_mse.view1"]
-        header("setting", ["Z1 shared", "Z1 own of view 1", "Z1 own of view 2", "Z3 own of view 1", "R² of Z2 shared", "R² of Z2 own of view 1", "own of view 2", "error view 1"])
+        header("setting", "Z1 shared", "Z1 own of view 1", "Z1 own of view 2", "Z3 own of view 1", "R² of Z2 shared", "R² of Z2 own of view 1", "own of view 2", "error view 1")
         for name, options in VARIANTS:
             m = [measured(s, seed, options) for s in a.variants for seed in range(a.seeds)]
-            row(name, [of(m, key) for key in keys])
+            row(name, *(of(m, key) for key in keys))
 
     def stains():
         print(f"\nHeld-out cells of `stains`, {a.seeds} seeds: R² of each factor from each space, and squared errors of translation over the variance\n")
         spaces = ["shared.chromatin", "specific.chromatin", "shared.protein", "specific.protein"]
         factors = ["chromatin", "foci", "amount"]
-        header("setting", [f"{factor} from {space}" for factor in factors for space in spaces] + ["protein from chromatin", "chromatin from protein"])
+        header("setting", *([f"{factor} from {space}" for factor in factors for space in spaces] + ["protein from chromatin", "chromatin from protein"]))
         for name, options in STAINS:
             m = []
             for seed in range(a.seeds):
                 out = trained(made(f"stains-{seed}", "stains", "--seed", seed), options, ["--seed", seed, "--holdout", "0.2"])
                 run(a.couplet, "evaluate", out, "--device", "cpu")
-                m.append(json.loads((out / "metrics.json").read_text()))
+                m.append(metrics_of(out))
             keys = [f"r2.{factor}.{space}" for factor in factors for space in spaces]
             keys += ["cross_mse.chromatin_to_protein", "cross_mse.protein_to_chromatin"]
-            row(name, [of(m, key) if key in m[0] else "" for key in keys])
+            row(name, *(of(m, key) if key in m[0] else "" for key in keys))
 
     def scicar():
         dataset = a.scratch / "scicar"
@@ -142,26 +130,18 @@ def main():
             run(a.couplet, "import", *of_modality, "--pairs", "by-row", "--labels", a.scicar / "labels.csv", "--out", dataset)
         print(f"\nThe treatment of sci-CAR's test cells told by a small network, {a.seeds} seeds\n")
         spaces = ["shared", "full"]
-        header("from", spaces)
+        header("from", *spaces)
         runs = [trained(dataset, SCICAR_OPTIONS, ["--seed", seed, "--holdout", "split=test"]) for seed in range(a.seeds)]
         m = []
         for out in runs:
             run(a.couplet, "evaluate", out, "--labels", "treatment_class", "--classifier", "--device", "cpu")
-            m.append(json.loads((out / "metrics.json").read_text()))
+            m.append(metrics_of(out))
         for modality in ("rna", "atac"):
-            row(modality, [of(m, f"classifier_accuracy.{space}.{modality}") for space in spaces])
+            row(modality, *(of(m, f"classifier_accuracy.{space}.{modality}") for space in spaces))
 
     todo = a.parts or ["vectors", "codes", "variants", "stains"] + ["scicar"] * (a.scicar is not None)
     for part in todo:
         dict(vectors=vectors, codes=codes, variants=variants, stains=stains, scicar=scicar)[part]()
-
-
-def header(first, heads):
-    print(f"| {first} | " + " | ".join(heads) + " |\n|" + " --- |" * (len(heads) + 1))
-
-
-def row(first, cells):
-    print(f"| {first} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

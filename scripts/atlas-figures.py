@@ -12,43 +12,23 @@ takes some 12 GB. Parts, in order; a later one needs what an earlier one has lef
     jamie      one epoch on genes and proteins, every cell paired; then `embed`
     scican     one epoch on the two gene matrices; then `embed`
     load       `bench load`, beside PyTorch's DataLoader over the backed AnnData (anndata, torch)
-    limit      the first epoch of coupled on a tenth of the cells, with a quarter of their bytes as heap and without a limit: the same bits?
+    limit      one epoch of coupled with a quarter of the data's bytes as heap (`ulimit -d`) and without a limit: the same bits?
 """
 import argparse
 import json
 import os
 import pathlib
-import resource
 import shutil
-import subprocess
-import tempfile
 import time
+
+import figures
+from figures import header, measured, run
 
 PARTS = ["simulate", "import", "jamie", "scican", "load", "limit"]
 
 
-def measured(words, limit=None):
-    """Seconds and peak bytes of the process's own memory."""
-    bound = (lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))) if limit else None
-    begun = time.time()
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen([str(w) for w in words], stdout=said, stderr=subprocess.STDOUT, preexec_fn=bound)
-        peak = 0
-        while process.poll() is None:
-            try:
-                status = pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            peak = max([peak, *(1024 * int(line.split()[1]) for line in status if line.startswith("RssAnon"))])
-            time.sleep(0.05)
-        if process.returncode:
-            said.seek(0)
-            raise SystemExit(f"{' '.join(map(str, words))}\n{said.read()}")
-    return time.time() - begun, peak
-
-
 def row(what, seconds, peak, rate):
-    print(f"| {what} | {seconds:.0f} s | {rate} | {peak / 1e9:.2f} GB |", flush=True)
+    figures.row(what, f"{seconds:.0f} s", rate, f"{peak / 1e9:.2f} GB")
 
 
 def size(*paths):
@@ -126,7 +106,7 @@ def main():
 
     def simulate():
         words = ["simulate", "atlas", "--like", "citeseq", "--cells", a.cells, "--features", f"{a.genes},110", "--out", fresh(atlas)]
-        seconds, peak = measured([a.couplet, *words])
+        seconds, peak, _ = measured([a.couplet, *words])
         row("`simulate atlas --like citeseq`", seconds, peak, f"{size(atlas) / seconds / 1e6:.0f} MB/s, {size(atlas) / 1e9:.1f} GB")
 
     def importing():
@@ -139,7 +119,7 @@ def main():
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
                 os.close(fd)
             words = ["import", "--modality", f"rna={genes}", "--out", fresh(a.scratch / "one")]
-            seconds, peak = measured([a.couplet, *words])
+            seconds, peak, _ = measured([a.couplet, *words])
             row(f"`import` of an .h5ad of {genes.stat().st_size / 1e9:.1f} GB, {what}", seconds, peak, f"{genes.stat().st_size / seconds / 1e6:.0f} MB/s")
         fresh(a.scratch / "one")
         words = ["import", "--modality", f"rna={genes}", "--modality", f"activity={genes}", "--pairs", "none", "--labels", f"{atlas / 'cells.csv'}#type"]
@@ -148,35 +128,33 @@ def main():
     def trained(model, dataset, options):
         run = fresh(a.scratch / f"run-{model}")
         words = ["train", model, dataset, "--out", run, "--epochs", 1, *train, *[w for o in options for w in ("--set", o)]]
-        seconds, peak = measured([a.couplet, *words])
+        seconds, peak, _ = measured([a.couplet, *words])
         history = (run / "history.csv").read_text().splitlines()
         epoch = float(dict(zip(history[0].split(","), history[-1].split(",")))["seconds"])
         row(f"`train {model} --epochs 1`", seconds, peak, f"of these {epoch:.0f} s the epoch: {a.cells / epoch:.0f} cells/s")
         words = ["embed", run, "--out", a.scratch / f"{model}.npy", "--device", "cpu", "--threads", a.threads]
-        seconds, peak = measured([a.couplet, *words])
+        seconds, peak, _ = measured([a.couplet, *words])
         row(f"`embed`, {model}, both modalities", seconds, peak, f"{2 * a.cells / seconds:.0f} cells/s")
 
     def load():
         words = ["bench", "load", two, "--batch-size", 256, "--preprocess", "none", "--seconds", 20, "--json"]
-        figure = json.loads(subprocess.run([str(w) for w in [a.couplet, *words]], capture_output=True, text=True, check=True).stdout)
+        figure = json.loads(run(a.couplet, *words))
         # Two matrices a cell here, one there.
         ours, plain, theirs = 2 * figure["cells_per_s"], 2 * figure["plain_cells_per_s"], dataloader(genes, 256)
         print(f"rows a second, minibatches of 256 in random order: couplet {ours:.0f}, a plain copy of the mapped rows {plain:.0f}, "
               f"PyTorch's DataLoader over the backed AnnData {theirs:.0f}")
 
     def limit():
-        part = fresh(a.scratch / "part")
-        measured([a.couplet, "simulate", "atlas", "--like", "citeseq", "--cells", a.cells // 10, "--features", f"{a.genes},110", "--out", part])
-        bound, bits = size(part) // 4, []
+        bound, bits = size(atlas) // 4, []
         for limit in (None, bound):
             run = fresh(a.scratch / "run-limit")
-            words = ["train", "coupled", part, "--out", run, "--epochs", 1, *train, "--set", "batch_size=500"]
-            seconds, peak = measured([a.couplet, *words], limit)
+            words = ["train", "coupled", atlas, "--out", run, "--epochs", 1, *train, "--set", "batch_size=500"]
+            seconds, peak, _ = measured([a.couplet, *words], limit)
             bits.append((run / "model.safetensors").read_bytes())
-            row(f"`train coupled`, {a.cells // 10} cells of {size(part) / 1e6:.0f} MB" + (f", heap of {limit / 1e6:.0f} MB" if limit else ""), seconds, peak, "")
+            row(f"`train coupled --epochs 1`, {size(atlas) / 1e9:.2f} GB of data" + (f", heap of {limit / 1e6:.0f} MB" if limit else ""), seconds, peak, "")
         print("the same weights to the bit" if bits[0] == bits[1] else "THE WEIGHTS DIFFER")
 
-    print("| command | time | throughput | own memory at its peak |\n| --- | --- | --- | --- |", flush=True)
+    header("command", "time", "throughput", "own memory at its peak")
     for part in a.parts or PARTS:
         if part == "jamie":
             trained("jamie", atlas, ["align=0"])

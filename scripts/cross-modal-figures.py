@@ -8,23 +8,16 @@ already is measured again and not trained again. PARTs: pairs, nuclei, simulated
 """
 import argparse
 import csv
-import json
 import pathlib
 import random
 import statistics
-import subprocess
+
+from figures import header, metrics_of, row, run, spread
 
 
 # Networks of a size for 93 nuclei of 48 x 48 pixels, an image network that goes on learning, and hardly any adversary: all cells are pairs.
 SMALL_NUCLEI = ["class=none", "channels=16,32,64,128", "width=128", "latent=32", "disc_width=64", "train_image=true", "pretrain_epochs=40",
                 "pretrain_batch=32", "batch_size=16", "anchor_pairs=32", "epochs=150", "lr=0.001", "w_rec=1", "w_gan=0.01"]
-
-
-def run(*words):
-    done = subprocess.run([str(w) for w in words], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, words))}\n{done.stderr}")
-    return done
 
 
 class Lab:
@@ -48,7 +41,7 @@ class Lab:
                     run(self.o.couplet, "train", "cross-modal", dataset, "--out", out, "--seed", seed, "--device", "cpu",
                         "--threads", self.o.threads, *words)
                 run(self.o.couplet, "evaluate", out, "--device", "cpu", *(["--labels", labels] if labels else []))
-            all_metrics.append(json.loads((out / "metrics.json").read_text()))
+            all_metrics.append(metrics_of(out))
         return all_metrics
 
     def pairs(self):
@@ -81,7 +74,7 @@ class Lab:
                     run(self.o.couplet, "train", "cross-modal", dataset, "--out", out, "--seed", seed, "--device", "cpu", "--threads",
                         self.o.threads, "--holdout", "0.2", "--set", f"class={way}")
                     run(self.o.couplet, "evaluate", out, "--device", "cpu", "--labels", "chromatin")
-                rows.append(json.loads((out / "metrics.json").read_text()))
+                rows.append(metrics_of(out))
             keys = ["forest_auc.rna_to_image", "forest_auc.image_to_rna"]
             each = [", ".join(f"{m[k]:.3f}" for m in rows) for k in [*keys, *(k + ".train" for k in keys)]]
             print(f"| `{way}` | {each[0]} | {each[1]} | {each[2]}; {each[3]} |", flush=True)
@@ -111,7 +104,7 @@ class Lab:
                     run(self.o.couplet, "train", "cross-modal", dataset, "--out", out, "--seed", s, "--device", "cpu", "--threads",
                         self.o.threads, "--holdout", f"holdout{s}=held", *words)
                     run(self.o.couplet, "evaluate", out, "--device", "cpu")
-                metrics.append(json.loads((out / "metrics.json").read_text()))
+                metrics.append(metrics_of(out))
                 rows = [r for r in csv.DictReader((out / "metrics_by_feature.csv").open()) if r["cells"] == "held-out"]
                 each.append({r["feature"]: float(r["pearson"]) for r in rows})
                 near.append({r["feature"]: float(r["pearson_knn"]) for r in rows})
@@ -119,17 +112,14 @@ class Lab:
             print(f"{way}: median {cell(metrics, 'pearson.image_to_features.median')}, neighbours "
                   f"{cell(metrics, 'pearson.image_to_features.knn.median')}; error of the features {cell(metrics, 'cross_mse.image_to_features')}, "
                   f"of the images {cell(metrics, 'cross_mse.features_to_image')}", flush=True)
-        print("\n| feature | " + " | ".join(by_feature) + " |\n| --- |" + " --- |" * len(by_feature))
+        print()
+        header("feature", *by_feature)
         for name in by_feature["neighbours"][0]:
-            print(f"| {name} | " + " | ".join(f"{statistics.mean(m[name] for m in each):.2f}" for each in by_feature.values()) + " |")
+            row(name, *(f"{statistics.mean(m[name] for m in each):.2f}" for each in by_feature.values()))
 
 
 def cell(metrics, key):
-    values = [m[key] for m in metrics if key in m]
-    if not values:
-        return "-"
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.3f} ± {spread:.3f}"
+    return spread([m[key] for m in metrics if key in m])
 
 
 def main():
@@ -140,7 +130,7 @@ def main():
     a.add_argument("--seeds", type=int, default=3)
     a.add_argument("--epochs", type=int, default=100)
     a.add_argument("--threads", type=int, default=2)
-    a.add_argument("--couplet", default="couplet")
+    a.add_argument("--couplet", default="target/release/couplet")
     o = a.parse_args()
     lab = Lab(o)
     for part in o.parts or ["pairs", "simulated", "nuclei"]:

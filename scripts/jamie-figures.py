@@ -7,17 +7,10 @@ DATA holds scgem, unioncom-simu1 and patchseq-motor as they were published (thei
 is there already is measured again and not trained again. PARTs: integration, pairs, imputation, motor; all of them by default.
 """
 import argparse
-import json
 import pathlib
 import statistics
-import subprocess
 
-
-def run(*words):
-    done = subprocess.run([str(w) for w in words], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, words))}\n{done.stderr}")
-    return done
+from figures import header, metrics_of, row, run, spread
 
 
 class Lab:
@@ -50,21 +43,18 @@ class Lab:
             if not (out / "model.safetensors").exists():
                 run(self.couplet, "train", "jamie", dataset, "--out", out, "--seed", seed, "--device", "cpu", *words)
             run(self.couplet, "evaluate", out, "--labels", label, "--device", "cpu")
-            all_metrics.append(json.loads((out / "metrics.json").read_text()))
+            all_metrics.append(metrics_of(out))
         return all_metrics
 
 
 def cell(metrics, key):
-    values = [m[key] for m in metrics]
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.4f} ± {spread:.4f}" if "foscttm" in key else f"{statistics.mean(values):.3f} ± {spread:.3f}"
+    return spread([m[key] for m in metrics], 4 if "foscttm" in key else 3)
 
 
 def table(head, rows):
-    print("| " + " | ".join(head) + " |")
-    print("|" + " --- |" * len(head))
-    for row in rows:
-        print("| " + " | ".join(row) + " |", flush=True)
+    header(*head)
+    for cells in rows:
+        row(*cells)
     print()
 
 
@@ -93,11 +83,11 @@ def imputation(lab):
         rows = []
         for dropout in ["0", "0.3", "0.6"]:
             m = lab.measured(name, [*more, "--holdout=test=1", "align=0", f"dropout={dropout}"], label)
-            row = [dropout]
+            told = [dropout]
             for way in [f"{a}_to_{b}", f"{b}_to_{a}"]:
-                row.append(f"{cell(m, f'pearson.{way}')} ({statistics.mean(x[f'pearson.{way}.knn'] for x in m):.3f})")
-                row.append(" ".join(f"{x[f'binomial_p.pearson.{way}']:.0e}" for x in m))
-            rows.append(row + [cell(m, "foscttm"), cell(m, "lta")])
+                told.append(f"{cell(m, f'pearson.{way}')} ({statistics.mean(x[f'pearson.{way}.knn'] for x in m):.3f})")
+                told.append(" ".join(f"{x[f'binomial_p.pearson.{way}']:.0e}" for x in m))
+            rows.append(told + [cell(m, "foscttm"), cell(m, "lta")])
         way = f"{a} to {b}", f"{b} to {a}"
         head = ["dropout", f"{way[0]} (kNN)", "p", f"{way[1]} (kNN)", "p", "held-out FOSCTTM", "held-out label transfer"]
         print(f"{name}: mean Pearson over features, held-out cells")

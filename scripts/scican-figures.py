@@ -10,10 +10,9 @@ f1.macro.cca. One loss after another is added, on modalities standardised each b
 settings are chosen on others (100 to 102), for which --only and --set are there.
 """
 import argparse
-import json
 import pathlib
-import statistics
-import subprocess
+
+from figures import header, metrics_of, row, run, spread
 
 OFF = {"w_nce": 0, "w_ict": 0, "w_adv": 0, "w_back": 0, "w_gen": 0, "w_cycle": 0}
 STEPS = {  # the preprint's order; what is on at each
@@ -25,17 +24,6 @@ STEPS = {  # the preprint's order; what is on at each
 }
 COLUMNS = ["f1.macro", "f1.weighted", "head_f1.macro", "silhouette.labels", "silhouette.modality"]
 WITHOUT = ["f1.macro.genes", "f1.macro.cca", "f1.macro.within"]
-
-
-def run(*words):
-    done = subprocess.run([str(w) for w in words], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, words))}\n{done.stderr}")
-
-
-def told(values):
-    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{spread}"
 
 
 def main():
@@ -65,21 +53,20 @@ def main():
             length = ["--epochs", a.epochs, "--batch-size", a.batch_size, "--threads", a.threads]
             run(a.couplet, "train", "scican", dataset, "--out", out, "--device", "cpu", *length, *words)
         run(a.couplet, "evaluate", out, "--device", "cpu")
-        return json.loads((out / "metrics.json").read_text())
+        return metrics_of(out)
 
     embed = {"per-modality": "per-modality", "joint": "running"}[a.bn]
     for scaling in a.scaling.split(","):
         steps = a.epochs * (a.cells // a.batch_size)
         print(f"`scaling={scaling} bn={a.bn} {' '.join(a.set)}`; {a.cells} cells a modality, {steps} steps of minibatches of {a.batch_size}\n")
-        print("| losses | " + " | ".join(COLUMNS) + " | over genes | over cca |")
-        print("| --- |" + " --- |" * (len(COLUMNS) + 2), flush=True)
+        header("losses", *COLUMNS, "over genes", "over cca")
         rows = [name for name in STEPS if name in a.only.split(",")]
         for name in rows:
             options = [f"{k}=0" for k in OFF if k not in STEPS[name]] + [f"bn={a.bn}", f"embed_bn={embed}", f"scaling={scaling}", *a.set]
             metrics = [measured(seed, options) for seed in seeds]
-            over = [told([m["f1.macro"] - m[k] for m in metrics]) if k in metrics[0] else "" for k in WITHOUT[:2]]
-            print(f"| {name} | " + " | ".join([told([m[c] for m in metrics]) for c in COLUMNS] + over) + " |", flush=True)
-        without = [f"{k} {told([m[k] for m in metrics])}" for k in WITHOUT if k in metrics[0]]
+            over = [spread([m["f1.macro"] - m[k] for m in metrics]) if k in metrics[0] else "" for k in WITHOUT[:2]]
+            row(name, *(spread([m[c] for m in metrics]) for c in COLUMNS), *over)
+        without = [f"{k} {spread([m[k] for m in metrics])}" for k in WITHOUT if k in metrics[0]]
         print(f"\nWithout a model: {', '.join(without)}\n", flush=True)
 
 
