@@ -4,7 +4,7 @@
     scripts/jamie-figures.py DATA SCRATCH [PART ...] [--seeds N] [--couplet PROGRAM]
 
 DATA holds scgem, unioncom-simu1 and patchseq-motor as they were published (their READMEs say where). SCRATCH takes datasets and runs; a run that
-is there already is measured again and not trained again. PARTs: integration, pairs, imputation, motor; all of them by default.
+is there already is measured again and not trained again. PARTs: integration, pairs, landmarks, imputation, motor; all of them by default.
 """
 import argparse
 import pathlib
@@ -75,6 +75,17 @@ def pairs(lab):
     table(["share of the pairs", "align", "FOSCTTM, all cells", "label transfer"], rows)
 
 
+def landmarks(lab):
+    rows = []
+    for name, cells, more in [("scgem", 177, []), ("simu1", 300, ["pca_dim=32"])]:
+        told = [name]
+        for options in [["align=0"], ["landmarks=0"], [f"landmarks={cells // 2}"], [f"landmarks={cells // 4}"]]:
+            m = lab.measured(name, [*more, "--epochs=900", "--paired=0.25", *options], "type")
+            told.append(f"{cell(m, 'foscttm')}, {cell(m, 'lta')}")
+        rows.append(told)
+    table(["a quarter of the pairs: FOSCTTM, label transfer", "align=0", "F of all cells", "F of half", "F of a quarter"], rows)
+
+
 def imputation(lab):
     for name, label, (a, b), more in [
         ("scgem", "type", ("expr", "meth"), ["--epochs=1000"]),
@@ -100,7 +111,7 @@ def motor(lab):
 
 
 def main():
-    parts = {"integration": integration, "pairs": pairs, "imputation": imputation, "motor": motor}
+    parts = {"integration": integration, "pairs": pairs, "landmarks": landmarks, "imputation": imputation, "motor": motor}
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("data")
     p.add_argument("scratch")

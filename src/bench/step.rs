@@ -253,7 +253,7 @@ impl Bench {
             Some(_) => {
                 let f = init::uniform(seed, "F", cells * cells, 1.0).iter().map(|v| v.abs()).collect();
                 let f = Inferred::of_values(f, [cells; 2]);
-                Some(Blocks::new(&mut step, f, plan.slots(), plan.batch(), true)?)
+                Some(Blocks::new(&mut step, f, plan.slots(), plan.batch(), usize::MAX)?)
             }
         };
         let labels = (shape.classes > 0).then(|| LabelFeed::new(&mut step, labels, plan.slots())).transpose()?;

@@ -3,7 +3,7 @@
 use super::dataset::{DatasetArgs, Opened, Place};
 use super::progress::InferBar;
 use super::{DeviceArgs, check_out, interrupt, note, say_exactly};
-use couplet::correspondence::{Metric, best_assignment, infer, landmarks};
+use couplet::correspondence::{Inference, Inferring, best_assignment, infer, landmarks};
 use couplet::data::Dataset;
 use couplet::data::labels::Labels;
 use couplet::data::preprocess::{Preprocess, Recipe};
@@ -44,9 +44,6 @@ pub struct Args {
     device: DeviceArgs,
 }
 
-/// As many cells are solved between directly: 2,000 steps of 6 n³ operations, a quarter of an hour on two cores.
-const WHOLE: usize = 2000;
-
 /// What becomes of the correspondence.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Out {
@@ -80,7 +77,7 @@ pub fn run(args: Args) -> Result<()> {
     let mut settings = Settings::new("match", OPTIONS, &all)?;
     settings.apply_flags(&args.set)?;
     let (m, n) = (dataset.modality(a), dataset.modality(b));
-    let how = inference(&settings, [m.name(), n.name()])?;
+    let mut how = inference(&settings, [m.name(), n.name()])?;
     let device = args.device.open()?;
     let mut cells = Vec::with_capacity(2);
     for modality in [m, n] {
@@ -104,17 +101,17 @@ pub fn run(args: Args) -> Result<()> {
     }
     let matrices = [Matrix::new(&cells[0], m.cells(), m.features()), Matrix::new(&cells[1], n.cells(), n.features())];
     let top = args.top.unwrap_or(if out == Out::Matches { 1 } else { 10 }) as usize;
-    if let Some(count) = args.landmarks(out, m.cells().max(n.cells()))? {
-        if how.metrics != [Metric::Geodesic; 2] {
-            return Err(Error::usage("landmarks go by geodesic distances: leave distance out, or say --landmarks 0"));
-        }
+    how.landmarks = args.landmarks(out, m.cells().max(n.cells()))?;
+    if how.landmarks > 0 {
+        let options = how.by_landmarks()?;
+        let count = how.landmarks;
         note(format!("solved between {count} landmarks of each modality and extended to all cells; --landmarks 0 solves between all"));
-        let options =
-            landmarks::Options { landmarks: count, matches: top.max(10), kmax: how.kmax, solver: how.solver, ..Default::default() };
         let mut bar = InferBar::new();
-        let found = landmarks::solve(device, matrices[0], matrices[1], &options, Some(&stop), &mut |r| bar.landmarks(r));
+        let progress = &mut |r| bar.update(Inferring::Landmarks(r));
+        let found = landmarks::solve(device, matrices[0], matrices[1], &options, Some(&stop), progress);
         bar.finish();
-        let matches = found?.matches;
+        let kept = top.max(10);
+        let matches = found?.0.matches(kept)?;
         let best = |i: usize| -> Vec<(usize, f32)> { matches.row(i).take(top).map(|(j, v)| (j as usize, v)).collect() };
         match out {
             Out::Sparse => Sparse::of_rows(n.cells(), (0..m.cells()).map(best)).save(&args.out)?,
@@ -132,7 +129,7 @@ pub fn run(args: Args) -> Result<()> {
         let known: Vec<(u32, u32)> = dataset.links().pairs(a, b).map(|(i, j, _)| (i, j)).collect();
         if !known.is_empty() {
             let hits = known.iter().filter(|(i, j)| matches.row(*i as usize).any(|(c, _)| c == *j)).count();
-            said += &format!("known partner among the best {}  {}\n", options.matches, share(hits, known.len()));
+            said += &format!("known partner among the best {kept}  {}\n", share(hits, known.len()));
         }
         return say_exactly(&said);
     }
@@ -200,13 +197,13 @@ fn share(hits: usize, of: usize) -> String {
 }
 
 impl Args {
-    /// How many landmarks, if any.
-    fn landmarks(&self, out: Out, cells: usize) -> Result<Option<usize>> {
+    /// How many landmarks; 0 for none.
+    fn landmarks(&self, out: Out, cells: usize) -> Result<usize> {
         if self.landmarks.is_some_and(|l| l > 0) && (out == Out::Whole || self.one_to_one) {
             return Err(Error::usage("with landmarks there is no whole table: write an .npz or a .csv without --one-to-one"));
         }
-        let wanted = self.landmarks.unwrap_or(if cells > WHOLE && out != Out::Whole && !self.one_to_one { 1000 } else { 0 });
-        Ok((wanted > 0).then_some(wanted as usize))
+        let whole = out == Out::Whole || self.one_to_one;
+        Ok(self.landmarks.map_or(if whole { 0 } else { Inference::landmarks_for(cells) }, |l| l as usize))
     }
 
     /// The positions of A and B.

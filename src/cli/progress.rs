@@ -101,6 +101,27 @@ impl InferBar {
                     format!("correspondence: round {}/{of} at most, objective {:.5}, change {:.4}", r.iteration, r.objective, r.change);
                 (text, r.iteration, of)
             }
+            Inferring::Known { pairs, better } => {
+                let verdict = if better < 0.5 { "" } else { ", no better than chance: align=0 goes by the pairs alone" };
+                return self.ended(format!(
+                    "correspondence: {:.1} % of the cells correspond better than the known partner (50 by chance), the mean of {pairs} pairs{verdict}",
+                    100.0 * better
+                ));
+            }
+            Inferring::Landmarks(report) => match report {
+                landmarks::Report::Neighbours(m, done, of) => {
+                    (format!("correspondence: neighbours of {done} of {of} cells, modality {} of 2", m + 1), done as u64, of as u64)
+                }
+                landmarks::Report::Paths(m, done, of) => {
+                    (format!("correspondence: paths from {done} of {of} landmarks, modality {} of 2", m + 1), done as u64, of as u64)
+                }
+                landmarks::Report::PrimeDual(r) => {
+                    (format!("correspondence of landmarks: step {}, error {:.4}", r.step, r.error), r.step, 0)
+                }
+                landmarks::Report::Gromov(r) => {
+                    (format!("correspondence of landmarks: round {}, change {:.4}", r.iteration, r.change), r.iteration, 0)
+                }
+            },
         };
         self.show(text, done, of);
     }
@@ -117,23 +138,6 @@ impl InferBar {
                 let _ = writeln!(std::io::stderr(), "{text}");
             }
             None => {}
-        }
-    }
-
-    /// Shows how far a solution by landmarks is.
-    pub fn landmarks(&mut self, told: landmarks::Report) {
-        let side = |m: usize| format!("modality {} of 2", m + 1);
-        match told {
-            landmarks::Report::Neighbours(m, done, of) => {
-                self.show(format!("neighbours, {}: {done} of {of}", side(m)), done as u64, of as u64)
-            }
-            landmarks::Report::Paths(m, done, of) => self.show(format!("paths, {}: {done} of {of}", side(m)), done as u64, of as u64),
-            landmarks::Report::PrimeDual(report) => self.show(format!("correspondence of landmarks: step {}", report.step), report.step, 0),
-            landmarks::Report::Gromov(report) => {
-                let text = format!("correspondence of landmarks: round {}, change {:.4}", report.iteration, report.change);
-                self.show(text, report.iteration, 0);
-            }
-            landmarks::Report::Matching => self.show("matching every cell".into(), 0, 0),
         }
     }
 

@@ -3,12 +3,13 @@
 //!   graph      the kNN graph of all cells, exact neighbours; unlike `geodesic`, k never grows beyond kmax + 2, whatever the number of cells
 //!   landmarks  L cells a modality, [`Pick`]; Dijkstra from each; a table D [L, L], and every cell's `near` nearest landmarks l with
 //!              weights w_l ∝ 1/d_l² that sum to 1 (a landmark is itself)
-//!   solution   F̂ [L_A, L_B] between the two tables by [`Solver`], rows scaled to sum to 1; the primal-dual one with the penalty ρ N / L of
-//!              N cells: its objective's gradient goes as 1/cells, so that the sums weigh as much against it as between all cells
-//!   extension  cell i of A has the image v_i = F̂ᵀ w_i among B's landmarks; its best matches are the cells j of B with the least expected
+//!   solution   F̂ [L_A, L_B] between the two tables by [`Solver`]; the primal-dual one with the penalty ρ N / L of N cells: its
+//!              objective's gradient goes as 1/cells, so that the sums weigh as much against it as between all cells
+//!   extension  cell i of A has the image v_i = F̂ᵀ w_i among B's landmarks, F̂'s rows scaled to sum to 1; its best matches are the cells j of B with the least expected
 //!              squared distance to it, E_v |y - y_j|² = w_iᵀ F̂ D_B² w_j - V_j, V_j = ½ w_jᵀ D_B² w_j up to what is common to all j:
 //!              the identity of weighted means, exact where the landmarks around a cell lie flat
 //!   result     the K best a cell, weights exp(-excess / excess of the K-th) that sum to 1: [`Sparse`]
+//!   block      of some cells of A and some of B, for a model that learns from F: W_A F̂ W_Bᵀ, W the weights above
 //!
 //! Candidates for i are the cells whose nearest landmark is among the image's closest, as many landmarks as it takes for 4 K cells, five at least.
 //! Nothing of size cells x cells is held: 16 bytes a listed neighbour (17 a cell, 42 where the graph was not connected by then), 8 cells x features
@@ -68,8 +69,6 @@ pub struct Options {
     pub pick: Pick,
     /// Landmarks that a cell has weights on.
     pub near: usize,
-    /// K, matches a cell.
-    pub matches: usize,
     /// The k after which no other graph is tried.
     pub kmax: usize,
     /// Of the landmarks.
@@ -81,7 +80,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         let solver = Solver::Gromov(gromov::Options::default());
-        Options { landmarks: 1000, pick: Pick::Farthest, near: 5, matches: 10, kmax: geodesic::KMAX, seed: 0, solver }
+        Options { landmarks: 1000, pick: Pick::Farthest, near: 5, kmax: geodesic::KMAX, seed: 0, solver }
     }
 }
 
@@ -96,8 +95,6 @@ pub enum Report {
     PrimeDual(prime_dual::Report),
     /// The solver's.
     Gromov(gromov::Report),
-    /// Every cell is being matched.
-    Matching,
 }
 
 /// Matches of every cell of A among those of B, best first, row i in `indptr[i]..indptr[i + 1]`.
@@ -124,12 +121,24 @@ impl Sparse {
 /// What [`solve`] found.
 #[derive(Clone, Debug)]
 pub struct Solution {
-    /// The matches of A's cells.
-    pub matches: Sparse,
     /// Both modalities as their landmarks see them.
     pub sides: [Landmarks; 2],
-    /// F̂ [L_A, L_B].
+    /// F̂ [L_A, L_B], as the solver leaves it.
     pub correspondence: Vec<f32>,
+}
+
+impl Solution {
+    /// The `count` best matches of every cell of A; 0 of them is a usage error.
+    pub fn matches(&self, count: usize) -> Result<Sparse> {
+        let l = self.sides[1].cells.len();
+        let mut f = self.correspondence.clone();
+        for row in f.chunks_exact_mut(l) {
+            let sum: f64 = row.iter().map(|&v| f64::from(v)).sum();
+            // A landmark that the plan gave up could be anywhere.
+            row.iter_mut().for_each(|v| *v = if sum > 0.0 { (f64::from(*v) / sum) as f32 } else { 1.0 / l as f32 });
+        }
+        extend(&self.sides, &f, count)
+    }
 }
 
 /// A modality as its landmarks see it.
@@ -225,6 +234,11 @@ impl Landmarks {
         Ok(Landmarks { cells: marks, table, near: near_cells, weights, k: graph.k, parts: graph.parts, of_each: near })
     }
 
+    /// Landmarks that a cell has weights on: near, or all where there are fewer.
+    pub fn of_each(&self) -> usize {
+        self.of_each
+    }
+
     /// (landmark, weight) of cell i.
     fn of(&self, i: usize) -> impl Iterator<Item = (usize, f32)> + '_ {
         let at = i * self.of_each..(i + 1) * self.of_each;
@@ -232,7 +246,7 @@ impl Landmarks {
     }
 }
 
-/// All of it: landmarks of both modalities, a [m, p] and b [n, q], the correspondence between them, and matches for all cells of A.
+/// Landmarks of both modalities, a [m, p] and b [n, q], and the correspondence between them, computed on `device`, which comes back.
 /// A set `stop` ends it with [`Error::Interrupted`].
 pub fn solve(
     device: Device,
@@ -241,34 +255,26 @@ pub fn solve(
     options: &Options,
     stop: Option<&AtomicBool>,
     progress: &mut dyn FnMut(Report),
-) -> Result<Solution> {
+) -> Result<(Solution, Device)> {
     let sides = [Landmarks::new(a, options, 0, stop, progress)?, Landmarks::new(b, options, 1, stop, progress)?];
-    let mut correspondence = match options.solver {
+    let (correspondence, device) = match options.solver {
         Solver::PrimeDual(o) => {
             let all = a.rows().max(b.rows()) as f32;
             let few = sides[0].cells.len().max(sides[1].cells.len()) as f32;
-            let o = prime_dual::Options { penalty: o.penalty * (all / few), ..o };
-            let found =
-                prime_dual::solve(device, sides[0].table.clone(), sides[1].table.clone(), o, stop, |r| progress(Report::PrimeDual(r)))?;
-            found.0.correspondence
+            let o = prime_dual::Options { penalty: o.penalty * (all / few), features: [a.cols(), b.cols()], ..o };
+            let [ka, kb] = [0, 1].map(|s| sides[s].table.clone());
+            let found = prime_dual::solve(device, ka, kb, o, stop, |r| progress(Report::PrimeDual(r)))?;
+            (found.0.correspondence, found.1)
         }
         Solver::Gromov(o) => {
             let found = gromov::solve(device, &sides[0].table, &sides[1].table, o, stop, |r| progress(Report::Gromov(r)))?;
-            found.0.plan
+            (found.0.plan, found.1)
         }
     };
-    let l = sides[1].cells.len();
-    for row in correspondence.chunks_exact_mut(l) {
-        let sum: f64 = row.iter().map(|&v| f64::from(v)).sum();
-        // A landmark that the plan gave up could be anywhere.
-        row.iter_mut().for_each(|v| *v = if sum > 0.0 { (f64::from(*v) / sum) as f32 } else { 1.0 / l as f32 });
-    }
-    progress(Report::Matching);
-    let matches = extend(&sides, &correspondence, options.matches)?;
-    Ok(Solution { matches, sides, correspondence })
+    Ok((Solution { sides, correspondence }, device))
 }
 
-/// The best matches of all cells of the first side; F̂ [L_A, L_B].
+/// The best matches of all cells of the first side; F̂ [L_A, L_B], rows that sum to 1.
 fn extend(sides: &[Landmarks; 2], f: &[f32], matches: usize) -> Result<Sparse> {
     let [a, b] = sides;
     let (la, lb) = (a.cells.len(), b.cells.len());

@@ -63,6 +63,14 @@ pub const RELAX: OptionSpec = option(
     "1",
     "the price of cells that unbalanced marginals leave out, in squared mean distances",
 );
+/// L, of models; `match` has a flag.
+pub const LANDMARKS: OptionSpec = option(
+    "landmarks",
+    Per::Run,
+    Kind::Int { min: 0, max: 46_340 },
+    "auto",
+    "infer it between so many cells of each modality and extend it to all; 0: between all; auto: 1000 where one has more than 2000 training cells",
+);
 /// Before everything.
 pub const PREPROCESS: OptionSpec = option(
     "preprocess",
@@ -87,6 +95,9 @@ pub static OPTIONS: &[OptionSpec] = &[PREPROCESS, DISTANCE, KMAX, SOLVER, STEPS,
 /// What the settings ask for, of two modalities.
 pub fn inference(settings: &Settings, modalities: [&str; 2]) -> Result<Inference> {
     let mut how = Inference { kmax: settings.get("kmax")?.count()?, ..Inference::default() };
+    if let Ok(landmarks) = settings.get("landmarks") {
+        how.landmarks = landmarks.count()?;
+    }
     for (metric, name) in how.metrics.iter_mut().zip(modalities) {
         let chosen = settings.of("distance", name)?;
         let word = chosen.word()?;

@@ -89,6 +89,7 @@ static OPTIONS: &[OptionSpec] = &[
     ),
     inference::DISTANCE,
     inference::KMAX,
+    inference::LANDMARKS,
     inference::STEPS,
     inference::EPS,
     inference::RHO,
@@ -179,6 +180,11 @@ fn resolve(settings: &mut Settings, &Facts { modalities, cells, .. }: &Facts) ->
         )));
     }
     settings.fill("batch_size", "", Value::Int(512.min(cells.max(2)) as i64));
+    // Without geodesic distances there is no graph to extend along.
+    let geodesic =
+        modalities.iter().map(|m| settings.of("distance", &m.name)?.word().map(|w| w == "geodesic")).collect::<Result<Vec<_>>>()?;
+    let landmarks = if geodesic.iter().all(|&g| g) { Inference::landmarks_for(cells) } else { 0 };
+    settings.fill("landmarks", "", Value::Int(landmarks as i64));
     let epochs = settings.get("epochs")?.count()?;
     settings.fill("min_epochs", "", Value::Int(2500.min(epochs * 3 / 4) as i64));
     Ok(())

@@ -1,25 +1,31 @@
 //! The inferred correspondence of the training cells, and how a minibatch gets its block of it.
 //!
-//! It is computed once, before the first step, and kept in the run: `F.npy` [training cells of A, training cells of B] with their ids
-//! in `F.A.cells.txt` and `F.B.cells.txt`, mapped afterwards. It lies on the device whole where that fits; else each minibatch's block
-//! is gathered from the map by the host.
+//! It is computed once, before the first step, and kept in the run: `F.npy` [training cells of A, training cells of B], mapped
+//! afterwards; between landmarks, the [`factors`] of it. The ids of its cells are in `F.A.cells.txt` and `F.B.cells.txt`, those of the
+//! landmarks in `F.A.landmarks.cells.txt` and `F.B.landmarks.cells.txt`. It lies on the device whole where that fits; else, and always
+//! between landmarks, each minibatch's block is made from the map by the host.
+
+mod factors;
 
 use super::input::Input;
-use crate::correspondence::{self, Inference, Inferring};
+use crate::correspondence::{self, Inference, Inferring, landmarks};
 use crate::data::dataset::Dataset;
 use crate::data::mapped::MappedArray;
 use crate::data::npy::Dtype;
-use crate::data::plan::Plan;
+use crate::data::plan::{Plan, Unit};
 use crate::device::Device;
 use crate::engine::{Step, Var};
 use crate::error::{Error, Result};
 use crate::metrics::Matrix;
 use crate::run::Run;
+use factors::Factors;
 use rayon::prelude::*;
 use std::sync::atomic::AtomicBool;
 
 /// No row of F.
 const NONE: u32 = u32::MAX;
+/// So many known pairs tell whether F fits them.
+const ASKED: usize = 256;
 
 /// F and which of the dataset's rows it is about.
 pub struct Inferred {
@@ -32,6 +38,7 @@ pub struct Inferred {
 enum Values {
     Mapped(MappedArray),
     Held(Vec<f32>),
+    Factored(Box<Factors>),
 }
 
 impl Inferred {
@@ -53,6 +60,11 @@ impl Inferred {
             (0..).zip(&rows[m]).for_each(|(place, &row)| places[row as usize] = place);
             places
         });
+        let by_landmarks = (how.landmarks > 0).then(|| how.by_landmarks()).transpose()?;
+        let names = [dataset.modality(0).name(), dataset.modality(1).name()];
+        let ids = |stem: String, m: usize, rows: &mut dyn Iterator<Item = u32>| {
+            run.write_ids(&stem, rows.map(|r| dataset.modality(m).cell_id(r as usize)))
+        };
         let device = if path.exists() {
             device
         } else {
@@ -60,22 +72,43 @@ impl Inferred {
             for ((input, modality), rows) in inputs.iter().zip(dataset.modalities()).zip(rows) {
                 cells.push(input.preprocessed(modality, rows)?);
             }
-            let matrix = |m: usize| Matrix::new(&cells[m], shape[m], dataset.modality(m).features());
-            let (f, device) = correspondence::infer(device, [matrix(0), matrix(1)], how, Some(stop), told)?;
-            for (modality, rows) in dataset.modalities().iter().zip(rows) {
-                run.write_ids(&format!("F.{}", modality.name()), rows.iter().map(|&r| modality.cell_id(r as usize)))?;
+            let [a, b] = [0, 1].map(|m| Matrix::new(&cells[m], shape[m], dataset.modality(m).features()));
+            for m in [0, 1] {
+                ids(format!("F.{}", names[m]), m, &mut rows[m].iter().copied())?;
             }
-            run.write_matrix("F.npy", &f, shape[1])?;
-            device
+            match &by_landmarks {
+                None => {
+                    let (f, device) = correspondence::infer(device, [a, b], how, Some(stop), told)?;
+                    run.write_matrix("F.npy", &f, shape[1])?;
+                    device
+                }
+                Some(options) => {
+                    let (found, device) = landmarks::solve(device, a, b, options, Some(stop), &mut |r| told(Inferring::Landmarks(r)))?;
+                    for m in [0, 1] {
+                        let marks = &mut found.sides[m].cells.iter().map(|&l| rows[m][l as usize]);
+                        ids(format!("F.{}.landmarks", names[m]), m, marks)?;
+                    }
+                    factors::write(run, names, &found)?;
+                    device
+                }
+            }
         };
-        let mapped = MappedArray::open(&path)?;
-        mapped.check(Dtype::F32, &shape).map_err(|e| match e {
+        let open = || match &by_landmarks {
+            Some(options) => Ok(Values::Factored(Box::new(Factors::open(run, names, shape, options)?))),
+            None => {
+                let mapped = MappedArray::open(&path)?;
+                mapped.check(Dtype::F32, &shape)?;
+                Ok(Values::Mapped(mapped))
+            }
+        };
+        let values = open().map_err(|e| match e {
             Error::Input { file, place, message } => {
-                Error::Input { file, place, message: format!("{message}; delete it, and --resume computes it again") }
+                let message = format!("{message}; delete {}, and --resume computes it again", path.display());
+                Error::Input { file, place, message }
             }
             e => e,
         })?;
-        Ok((Inferred { values: Values::Mapped(mapped), shape, places }, device))
+        Ok((Inferred { values, shape, places }, device))
     }
 
     /// Of values [m, n] between the first m rows of one modality and the first n of the other: for measurements.
@@ -84,10 +117,57 @@ impl Inferred {
         Inferred { values: Values::Held(values), shape, places: shape.map(|n| (0..n as u32).collect()) }
     }
 
-    fn values(&self) -> &[f32] {
+    /// What known pairs of the first two modalities say of it; none where there are no pairs. Of many, [`ASKED`] spread evenly are asked.
+    pub fn of_known(&self, units: &[Unit]) -> Option<Inferring> {
+        let known: Vec<(u32, u32)> = units.iter().filter_map(|u| Some((u.rows[0]?, u.rows[1]?))).collect();
+        let asked: Vec<(u32, u32)> = known.iter().copied().step_by(known.len().div_ceil(ASKED).max(1)).collect();
+        let columns: Vec<u32> = (0..).zip(&self.places[1]).filter(|p| *p.1 != NONE).map(|p| p.0).collect();
+        let mut f = vec![0.0; columns.len()];
+        let better = |&(a, b): &(u32, u32)| {
+            self.block(&[a], &columns, &mut f);
+            let own = f[self.places[1][b as usize] as usize];
+            // Among equals the partner is in the middle.
+            let before: f64 = f
+                .iter()
+                .map(|&v| {
+                    if v > own {
+                        1.0
+                    } else if v == own {
+                        0.5
+                    } else {
+                        0.0
+                    }
+                })
+                .sum();
+            before / columns.len() as f64
+        };
+        let pairs = asked.len();
+        let sum: f64 = asked.iter().map(better).sum();
+        (pairs > 0).then(|| Inferring::Known { pairs, better: sum / pairs as f64 })
+    }
+
+    /// All of it, where it is held or mapped whole.
+    fn whole(&self) -> Option<&[f32]> {
         match &self.values {
-            Values::Mapped(array) => array.elements(),
-            Values::Held(values) => values,
+            Values::Mapped(array) => Some(array.elements()),
+            Values::Held(values) => Some(values),
+            Values::Factored(_) => None,
+        }
+    }
+
+    /// F of these rows of the dataset, into `out` [rows, columns].
+    fn block(&self, rows: &[u32], columns: &[u32], out: &mut [f32]) {
+        let of = |m: usize, rows: &[u32]| -> Vec<u32> { rows.iter().map(|&r| self.places[m][r as usize]).collect() };
+        let (rows, columns) = (of(0, rows), of(1, columns));
+        match &self.values {
+            Values::Factored(factors) => factors.block(&rows, &columns, out),
+            Values::Mapped(_) | Values::Held(_) => {
+                let (f, n) = (self.whole().unwrap_or_default(), self.shape[1]);
+                out.par_chunks_exact_mut(columns.len()).zip(&rows).for_each(|(out, &row)| {
+                    let from = &f[row as usize * n..][..n];
+                    out.iter_mut().zip(&columns).for_each(|(out, &c)| *out = from[c as usize]);
+                });
+            }
         }
     }
 }
@@ -106,24 +186,21 @@ enum Source {
 }
 
 impl Blocks {
-    /// Puts F on the device, or makes room for a block of it. `slots` is the longest epoch.
-    pub fn new(s: &mut Step, inferred: Inferred, slots: usize, batch: usize, resident: bool) -> Result<Blocks> {
+    /// Puts F on the device if it is no larger than `room` bytes, else makes room for a block of it. `slots` is the longest epoch.
+    pub fn new(s: &mut Step, inferred: Inferred, slots: usize, batch: usize, room: usize) -> Result<Blocks> {
         s.end();
-        if !resident {
-            let buffer = s.resident([batch, batch])?;
-            return Ok(Blocks { inferred, source: Source::Staged { buffer, host: vec![0.0; batch * batch] } });
-        }
-        let whole = s.resident(inferred.shape)?;
-        let orders = [s.resident([1, slots])?, s.resident([1, slots])?];
-        for (i, part) in inferred.values().chunks(1 << 20).enumerate() {
-            s.upload_at(whole, i << 20, part)?;
-        }
-        Ok(Blocks { inferred, source: Source::Resident { whole, orders, host: Vec::with_capacity(slots) } })
-    }
-
-    /// Bytes of F.
-    pub fn bytes(inferred: &Inferred) -> usize {
-        4 * inferred.shape[0] * inferred.shape[1]
+        let source = match inferred.whole().filter(|f| 4 * f.len() <= room) {
+            None => Source::Staged { buffer: s.resident([batch, batch])?, host: vec![0.0; batch * batch] },
+            Some(f) => {
+                let whole = s.resident(inferred.shape)?;
+                let orders = [s.resident([1, slots])?, s.resident([1, slots])?];
+                for (i, part) in f.chunks(1 << 20).enumerate() {
+                    s.upload_at(whole, i << 20, part)?;
+                }
+                Source::Resident { whole, orders, host: Vec::with_capacity(slots) }
+            }
+        };
+        Ok(Blocks { inferred, source })
     }
 
     /// Takes over an epoch's order.
@@ -141,13 +218,8 @@ impl Blocks {
     /// What the host has to do before a step on slots `start .. start + rows`.
     pub fn stage(&mut self, s: &mut Step, plan: &Plan, start: usize, rows: usize) -> Result<()> {
         if let Source::Staged { buffer, host } = &mut self.source {
-            let (f, [_, n]) = (&self.inferred, self.inferred.shape);
             let [of_rows, of_columns] = [0, 1].map(|m| &plan.order(m)[start..start + rows]);
-            let values = f.values();
-            host[..rows * rows].par_chunks_exact_mut(rows).zip(of_rows).for_each(|(out, &row)| {
-                let from = &values[f.places[0][row as usize] as usize * n..][..n];
-                out.iter_mut().zip(of_columns).for_each(|(out, &c)| *out = from[f.places[1][c as usize] as usize]);
-            });
+            self.inferred.block(of_rows, of_columns, &mut host[..rows * rows]);
             s.upload(*buffer, &host[..rows * rows])?;
         }
         Ok(())
@@ -169,8 +241,23 @@ impl Blocks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::plan::Unit;
     use crate::engine::Precision;
+
+    #[test]
+    fn known_pairs_tell_a_correspondence_from_its_mirror_image() {
+        let n = 20;
+        let pair = |i| Unit { rows: vec![Some(i), Some(i)], confidence: 1.0 };
+        let units = [pair(3), Unit { rows: vec![Some(4), None], confidence: 1.0 }, pair(8)];
+        let of = |f: &dyn Fn(usize, usize) -> usize| {
+            let values = (0..n * n).map(|v| -(f(v / n, v % n) as f32)).collect();
+            Inferred::of_values(values, [n; 2]).of_known(&units)
+        };
+        assert_eq!(of(&|i, j| i.abs_diff(j)), Some(Inferring::Known { pairs: 2, better: 0.5 / 20.0 }));
+        // 3 lies 13 from 16 and 8 lies 3 from 11, of the cells 17 and 9 to 13 (and their equals) are as near or nearer.
+        assert_eq!(of(&|i, j| (n - 1 - i).abs_diff(j)), Some(Inferring::Known { pairs: 2, better: (16.5 + 6.0) / 2.0 / 20.0 }));
+        assert_eq!(of(&|_, _| 1), Some(Inferring::Known { pairs: 2, better: 0.5 }));
+        assert_eq!(Inferred::of_values(vec![0.0; 4], [2; 2]).of_known(&[]), None);
+    }
 
     #[test]
     fn a_block_is_the_same_whether_f_lies_on_the_device_or_is_staged() {
@@ -178,10 +265,10 @@ mod tests {
         let units = (0..20).map(|i| Unit { rows: vec![Some(i), Some(39 - i)], confidence: 1.0 }).collect();
         let mut plan = Plan::drawn(3, 12, vec![(0..m as u32).collect(), (0..n as u32).collect()], units, 0.5);
         let values: Vec<f32> = (0..m * n).map(|v| v as f32).collect();
-        let mut blocks = [true, false].map(|resident| {
+        let mut blocks = [4 * m * n, 4 * m * n - 1].map(|room| {
             let mut s = Step::new(Device::cpu(), 1, Precision::F32).unwrap();
             let inferred = Inferred::of_values(values.clone(), shape);
-            let mut blocks = Blocks::new(&mut s, inferred, plan.slots(), plan.batch(), resident).unwrap();
+            let mut blocks = Blocks::new(&mut s, inferred, plan.slots(), plan.batch(), room).unwrap();
             plan.shuffle(2);
             blocks.set_order(&mut s, &plan).unwrap();
             let mut seen = Vec::new();

@@ -160,8 +160,9 @@ impl Preparation {
             None => (None, device),
             Some(how) => {
                 let told = &mut *request.inferring;
-                let made = Inferred::of_run(&run, dataset, &inputs, &training_rows, &how, device, request.stop, told)?;
-                (Some(made.0), made.1)
+                let (made, device) = Inferred::of_run(&run, dataset, &inputs, &training_rows, &how, device, request.stop, told)?;
+                made.of_known(&used).into_iter().for_each(told);
+                (Some(made), device)
             }
         };
         let mut step = Step::new(device, request.seed, request.precision)?;
@@ -194,13 +195,7 @@ impl Preparation {
         let batch = plans.iter().map(Plan::batch).max().unwrap_or(0);
         let batch = batch.max(held.as_ref().map_or(0, |h| h.slots().min(2 * batch)));
         let feeds = Feeds::new(&mut step, dataset, &mut inputs, ways, slots, batch)?;
-        let blocks = match inferred {
-            None => None,
-            Some(f) => {
-                let whole = Blocks::bytes(&f) <= room;
-                Some(Blocks::new(&mut step, f, slots, batch, whole)?)
-            }
-        };
+        let blocks = inferred.map(|f| Blocks::new(&mut step, f, slots, batch, room)).transpose()?;
         let learnt_from = labels.as_ref().map(|l| (l.column.clone(), l.classes));
         let labels = labels.map(|l| LabelFeed::new(&mut step, l.values, slots)).transpose()?;
         let stepper = Stepper::new(&mut step, &*model, Ways { feeds, blocks, labels }, slots, fully_paired)?;

@@ -59,6 +59,50 @@ fn jamie_keeps_its_correspondence_in_the_run_and_leaves_it_out_when_nothing_asks
     assert!(weights(&half) != weights(&whole) && weights(&without) != weights(&whole));
 }
 
+#[test]
+fn between_landmarks_the_correspondence_is_kept_as_its_factors_and_all_cells_as_landmarks_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = two(dir.path(), [60, 50], [24, 15], PairsRule::None);
+    let common = ["epochs=6", "latent=4", "batch_size=20", "steps=200"];
+    let of = |name: &str, options: &[&str]| {
+        let out = dir.path().join(name);
+        run(&data, Device::cpu(), &out, &[&common[..], options].concat());
+        out
+    };
+    let losses = |run: &Path| -> Vec<f64> { history(run)[1..].iter().map(|row| row.last().unwrap().parse().unwrap()).collect() };
+    let (whole, all) = (of("whole", &["landmarks=0"]), of("all", &["landmarks=60"]));
+    let of_each = |file: &str| couplet::data::mapped::MappedArray::open(&all.join(file)).unwrap().header().shape.clone();
+    assert_eq!((of_each("F.npy"), of_each("F.a.near.npy"), of_each("F.b.weights.npy")), (vec![60, 50], vec![60, 5], vec![50, 5]));
+    for (a, b) in losses(&whole).iter().zip(&losses(&all)) {
+        assert!((a - b).abs() <= 1e-4 * a.abs(), "{a} {b}");
+    }
+
+    let few = of("few", &["landmarks=12"]);
+    let ids = |file: &str| fs::read_to_string(few.join(file)).unwrap().lines().map(str::to_string).collect::<Vec<_>>();
+    let (cells, marks) = (ids("F.a.cells.txt"), ids("F.a.landmarks.cells.txt"));
+    assert_eq!((cells.len(), marks.len(), ids("F.b.landmarks.cells.txt").len()), (60, 12, 12));
+    assert!(marks.iter().all(|m| cells.contains(m)));
+    assert!(losses(&few) != losses(&all));
+
+    // A run that was stopped maps what it has.
+    let out = dir.path().join("stopped");
+    let options = [&common[..], &["landmarks=12"]].concat();
+    let stopped = Training { stop: &|epoch, _| epoch == 3, ..Training::new("jamie", &data, Device::cpu(), &out, &options) };
+    stopped.run().unwrap();
+    let made = fs::metadata(out.join("F.npy")).unwrap().modified().unwrap();
+    let resumed = || on_threads(2, || Training { resume: true, ..Training::new("jamie", &data, Device::cpu(), &out, &options) }.run());
+    let near = fs::read(out.join("F.b.near.npy")).unwrap();
+    let mut damaged = near.clone();
+    *damaged.last_mut().unwrap() = 1;
+    fs::write(out.join("F.b.near.npy"), &damaged).unwrap();
+    let said = resumed().unwrap_err().to_string();
+    assert!(said.contains("F.b.near.npy") && said.contains("row 49") && said.contains("F.npy, and --resume"), "{said}");
+    fs::write(out.join("F.b.near.npy"), &near).unwrap();
+    resumed().unwrap();
+    assert_eq!(fs::metadata(out.join("F.npy")).unwrap().modified().unwrap(), made);
+    assert!(left(&out, &["model.safetensors"]) == left(&few, &["model.safetensors"]));
+}
+
 #[cfg(feature = "emulated")]
 #[test]
 fn the_kernels_give_the_processors_losses_of_jamie() {
