@@ -41,21 +41,18 @@ fn ctrl_c_leaves_a_usable_run_and_resume_ends_where_an_unbroken_run_ends() {
     let data = made().path("data");
     let dir = tempfile::tempdir().unwrap();
     let out = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
-    let train = |name: &str, more: &[&str]| {
-        let out = out(name);
-        let args =
-            ["train", "coupled", &data, "--out", &out, "--device", "cpu", "--set", "hidden=8", "--epochs", "400", "--holdout", "0.2"];
-        [&args[..], &["--set", "patience=0"], more].concat().iter().map(|s| s.to_string()).collect::<Vec<_>>()
+    let training = |name: &str, epochs: usize, more: &[&str]| {
+        let (out, epochs) = (out(name), epochs.to_string());
+        let args = ["train", "coupled", &data, "--out", &out, "--device", "cpu", "--set", "hidden=8", "--holdout", "0.2"];
+        let mut training = command(&[&args[..], &["--set", "patience=0", "--epochs", &epochs], more].concat());
+        training.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
     };
-    let strs = |v: &[String]| v.iter().map(|s| s.as_str()).collect::<Vec<_>>().join("\u{1f}");
-    let launch = |v: Vec<String>| {
-        command(&strs(&v).split('\u{1f}').collect::<Vec<_>>()).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
-    };
-    let child = launch(train("broken", &[]));
+    // More epochs than any pause of this process lets pass.
+    let child = training("broken", 10_000_000, &[]);
     let history = format!("{}/history.csv", out("broken"));
     let started = Instant::now();
     while fs::read_to_string(&history).map_or(0, |t| t.lines().count()) < 3 {
-        assert!(started.elapsed() < Duration::from_secs(20), "no epoch was done");
+        assert!(started.elapsed() < Duration::from_secs(300), "no epoch was done");
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
@@ -63,10 +60,9 @@ fn ctrl_c_leaves_a_usable_run_and_resume_ends_where_an_unbroken_run_ends() {
     assert!(broken.status.success(), "{:?} {}", broken.status, text(&broken.stderr));
     assert!(text(&broken.stdout).contains("--resume"), "{}", text(&broken.stdout));
     let epochs = fs::read_to_string(&history).unwrap().lines().count() - 1;
-    assert!(epochs < 400, "it was not interrupted: {epochs} epochs");
     ok(&["embed", &out("broken"), "--out", &out("z.npy"), "--device", "cpu"]);
-    for args in [train("broken", &["--resume"]), train("whole", &[])] {
-        let done = launch(args).wait_with_output().unwrap();
+    for (name, more) in [("broken", &["--resume"][..]), ("whole", &[])] {
+        let done = training(name, epochs + 20, more).wait_with_output().unwrap();
         assert!(done.status.success(), "{}", text(&done.stderr));
     }
     let read = |name: &str| fs::read(Path::new(&out(name)).join("model.safetensors")).unwrap();
