@@ -5,6 +5,7 @@
 //!
 //!   shapes   a row `[features]`; means, scales, unit_mean, unit_sd `[features]`, the first two empty without `standardise`
 
+mod logarithm;
 mod moments;
 mod recipe;
 pub mod selection;

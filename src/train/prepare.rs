@@ -1,12 +1,12 @@
 //! From a request to everything a training needs: which cells, which pairs, what is done to the rows, the model on its device.
 
+use super::TrainRequest;
 use super::correspondence::{Blocks, Inferred};
 use super::feed::{self, Feeds};
 use super::input::Input;
 use super::labels::{self, LabelFeed};
 use super::session::Session;
 use super::stepper::{MOST_MODALITIES, Stepper, Ways};
-use super::{TrainRequest, enough_cells};
 use super::{common, conditions, filter};
 use crate::data::Dataset;
 use crate::data::plan::{Plan, Unit};
@@ -17,7 +17,7 @@ use crate::engine::Step;
 use crate::error::{Error, Result};
 use crate::models::options::Value;
 use crate::models::settings::Settings;
-use crate::models::{Facts, Labels, Modality, Model, Sampling, Stage};
+use crate::models::{Facts, Labels, Modality, Model, ModelSpec, Sampling, Stage};
 use crate::run::{Config, ModalityShape, Run};
 use std::path::{Path, PathBuf};
 
@@ -372,4 +372,17 @@ fn dataset_path(dataset: &Path, run: &Path) -> PathBuf {
         Ok(inside) => inside.to_path_buf(),
         Err(_) => std::fs::canonicalize(dataset).unwrap_or_else(|_| dataset.to_path_buf()),
     }
+}
+
+/// The fewest cells that a model can be trained on, said as a sentence if there are fewer.
+fn enough_cells(model: &dyn Model, plan: &Plan, spec: &ModelSpec) -> Result<()> {
+    let needs = model.smallest_batch();
+    if plan.batch() < needs {
+        return Err(Error::usage(format!(
+            "there are {} cells to train {} on and it needs {needs}: use fewer --latent dimensions, hold out fewer cells, or give more data",
+            plan.slots(),
+            spec.name
+        )));
+    }
+    Ok(())
 }

@@ -15,6 +15,7 @@
 
 use std::fmt;
 
+use super::logarithm;
 use crate::data::dataset::Modality;
 use crate::error::{Error, Result, nearest};
 
@@ -180,7 +181,6 @@ pub(super) struct Refused {
 
 /// Applies steps other than [`Step::Standardise`] to a cell's values, or to its non-zeros where all steps keep zeros.
 pub(super) fn apply(step: Step, x: &mut [f32]) -> Result<(), Refused> {
-    let known = |x: &[f32]| x.iter().copied().filter(|v| !v.is_nan()).map(f64::from).sum::<f64>();
     match step {
         Step::Standardise => {}
         Step::Divide(by) => x.iter_mut().for_each(|v| *v /= by as f32),
@@ -193,7 +193,9 @@ pub(super) fn apply(step: Step, x: &mut [f32]) -> Result<(), Refused> {
             x.iter_mut().for_each(|v| *v = if range > 0.0 { (*v - low) / range } else { *v - low });
         }
         _ => {
-            if let Some(at) = x.iter().position(|&v| v < 0.0) {
+            // Not ended at the first one, so that it vectorises.
+            if x.iter().fold(false, |found, &v| found | (v < 0.0)) {
+                let at = x.iter().position(|&v| v < 0.0).unwrap_or(0);
                 return Err(Refused { at, value: x[at], step });
             }
             let scale = match step {
@@ -202,14 +204,17 @@ pub(super) fn apply(step: Step, x: &mut [f32]) -> Result<(), Refused> {
                 _ => 0.0,
             };
             if scale > 0.0 {
-                let total = known(x);
+                let total = logarithm::sum(x);
                 let factor = if total > 0.0 { (scale / total) as f32 } else { 0.0 };
                 x.iter_mut().for_each(|v| *v *= factor);
             }
             match step {
                 Step::Log2p1 => x.iter_mut().for_each(|v| *v = (*v as f64 + 1.0).log2() as f32),
-                Step::LogHalf => x.iter_mut().for_each(|v| *v = (2.0 * *v).ln_1p()),
-                _ => x.iter_mut().for_each(|v| *v = v.ln_1p()),
+                Step::LogHalf => {
+                    x.iter_mut().for_each(|v| *v *= 2.0);
+                    logarithm::ln_1p(x);
+                }
+                _ => logarithm::ln_1p(x),
             }
         }
     }

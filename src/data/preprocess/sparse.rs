@@ -48,14 +48,19 @@ impl Preprocess {
         }
         values.truncate(first + stored.len());
         let entries = &mut values[first..];
-        if let Some((_, after)) = after.split_first() {
-            for (x, &i) in entries.iter_mut().zip(indices) {
-                *x = (*x - self.means[i as usize]) / self.scales[i as usize];
+        match after {
+            [] => {}
+            // (x - m) / s less (0 - m) / s.
+            [Step::Standardise] => entries.iter_mut().zip(indices).for_each(|(x, &i)| *x /= self.scales[i as usize]),
+            [_, after @ ..] => {
+                for (x, &i) in entries.iter_mut().zip(indices) {
+                    *x = (*x - self.means[i as usize]) / self.scales[i as usize];
+                }
+                for &step in after {
+                    recipe::apply(step, entries).map_err(named)?;
+                }
+                entries.iter_mut().zip(indices).for_each(|(x, &i)| *x -= zero[i as usize]);
             }
-            for &step in after {
-                recipe::apply(step, entries).map_err(named)?;
-            }
-            entries.iter_mut().zip(indices).for_each(|(x, &i)| *x -= zero[i as usize]);
         }
         Ok(())
     }
