@@ -13,7 +13,7 @@ use couplet::device::Device;
 use couplet::engine::Precision;
 use couplet::error::Result;
 use couplet::models::{self, settings::Settings};
-use couplet::train::{Space, TrainRequest, Trained, train};
+use couplet::train::{CHECKPOINT_EVERY, Space, TrainRequest, Trained, train};
 use std::sync::atomic::AtomicBool;
 
 fn main() -> Result<()> {
@@ -45,6 +45,7 @@ fn main() -> Result<()> {
         run_dir: run.clone(),
         resume: false,
         stop: &AtomicBool::new(false),
+        checkpoint_every: CHECKPOINT_EVERY,
         inferring: &mut |_| {},
         prepared: &mut |p| println!("{} parameters on {}", p.parameters, p.device),
         progress: &mut |_| {},

@@ -14,7 +14,7 @@ use couplet::models::settings::{Settings, Source};
 use couplet::models::{self, MODELS, ModelSpec};
 use couplet::run::Run;
 use couplet::run::config::read_toml;
-use couplet::train::{self, Prepared, Stopped, TrainRequest, TrainSummary};
+use couplet::train::{self, CHECKPOINT_EVERY, Prepared, Stopped, TrainRequest, TrainSummary};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -249,6 +249,7 @@ pub fn tell(job: Job) -> Result<TrainSummary> {
         run_dir: job.out.to_path_buf(),
         resume: job.resume,
         stop: job.stop,
+        checkpoint_every: CHECKPOINT_EVERY,
         inferring: &mut |told| infer_bar.update(told),
         prepared: &mut |p| said = say_exactly(&introduction(model, precision, seed, p)),
         progress: &mut |p| bar.update(p),

@@ -122,7 +122,7 @@ mod tests {
     use crate::device::Device;
     use crate::engine::{Precision, init};
     use crate::models::{self, settings::Settings};
-    use crate::train::{Space, TrainRequest, Trained, train};
+    use crate::train::{CHECKPOINT_EVERY, Space, TrainRequest, Trained, train};
     use std::fmt::Write;
     use std::sync::atomic::AtomicBool;
 
@@ -164,6 +164,7 @@ mod tests {
             run_dir: dir.join("run"),
             resume: false,
             stop: &AtomicBool::new(false),
+            checkpoint_every: CHECKPOINT_EVERY,
             inferring: &mut |_| {},
             prepared: &mut |_| {},
             progress: &mut |_| {},

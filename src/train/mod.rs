@@ -38,6 +38,10 @@ use crate::models::ModelSpec;
 use crate::models::settings::Settings;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// A process that is killed loses so much of its work, or thirty times what writing a checkpoint takes if that is more.
+pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
 
 /// What to train.
 pub struct TrainRequest<'a> {
@@ -65,6 +69,8 @@ pub struct TrainRequest<'a> {
     pub run_dir: PathBuf,
     /// Whether to continue from the run's checkpoint.
     pub resume: bool,
+    /// After any step, a checkpoint is written if the last one is so old; [`CHECKPOINT_EVERY`] for most.
+    pub checkpoint_every: Duration,
     /// Set from outside to stop at the next step.
     pub stop: &'a AtomicBool,
     /// Told how far the correspondence is, where a model learns from an inferred one: before the first step.

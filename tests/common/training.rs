@@ -5,9 +5,10 @@ use couplet::device::Device;
 use couplet::engine::Precision;
 use couplet::error::Result;
 use couplet::models::{self, settings::Settings};
-use couplet::train::{TrainRequest, TrainSummary, train};
+use couplet::train::{CHECKPOINT_EVERY, TrainRequest, TrainSummary, train};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 pub struct Training<'a> {
     pub model: &'a str,
@@ -20,6 +21,7 @@ pub struct Training<'a> {
     pub holdout: Option<&'a str>,
     pub labels: Option<&'a str>,
     pub resume: bool,
+    pub checkpoint_every: Duration,
     /// Whether to stop in an epoch, after so many steps; before the first both are 0.
     pub stop: &'a (dyn Fn(usize, u64) -> bool + Sync),
 }
@@ -27,7 +29,18 @@ pub struct Training<'a> {
 impl<'a> Training<'a> {
     /// All cells, to the end.
     pub fn new(model: &'a str, dataset: &'a Dataset, device: Device, out: &'a Path, options: &'a [&'a str]) -> Training<'a> {
-        Training { model, dataset, device, out, options, holdout: None, labels: None, resume: false, stop: &|_, _| false }
+        Training {
+            model,
+            dataset,
+            device,
+            out,
+            options,
+            holdout: None,
+            labels: None,
+            resume: false,
+            checkpoint_every: CHECKPOINT_EVERY,
+            stop: &|_, _| false,
+        }
     }
 
     /// What it came to, and which modalities it was fed without their zeros.
@@ -51,6 +64,7 @@ impl<'a> Training<'a> {
             run_dir: self.out.to_path_buf(),
             resume: self.resume,
             stop: &stopped,
+            checkpoint_every: self.checkpoint_every,
             inferring: &mut |_| {},
             prepared: &mut |p| sparse = p.modalities.iter().map(|m| m.sparse).collect(),
             progress: &mut |p| stopped.store((self.stop)(p.epoch, p.step), Ordering::Relaxed),

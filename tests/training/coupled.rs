@@ -105,6 +105,33 @@ fn unpaired_modalities_train_without_a_coupling() {
 }
 
 #[test]
+fn a_process_that_is_killed_within_an_epoch_loses_no_bit_of_what_came_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = two(dir.path(), [80, 80], [20, 11], PairsRule::ByName);
+    let (out, left_behind) = (dir.path().join("whole"), dir.path().join("killed"));
+    let options = with(&[]);
+    let kept = |epoch: usize, step: u64| {
+        if step == 1 {
+            // Told again after a tenth of a second, when the first step's checkpoint is written.
+            std::thread::sleep(std::time::Duration::from_millis(150));
+        } else if epoch == 1 {
+            fs::create_dir_all(left_behind.join("checkpoint")).unwrap();
+            for file in ["config.toml", "checkpoint/state.safetensors"] {
+                fs::copy(out.join(file), left_behind.join(file)).unwrap();
+            }
+        }
+        false
+    };
+    let training = Training::new("coupled", &data, Device::cpu(), &out, &options);
+    Training { checkpoint_every: std::time::Duration::ZERO, stop: &kept, ..training }.run().unwrap();
+    let saved = load_tensors(&left_behind.join("checkpoint/state.safetensors")).unwrap();
+    let at: serde_json::Value = saved.record().unwrap();
+    assert_eq!((at["epoch"].as_u64(), at["done"].as_u64()), (Some(1), Some(1)));
+    run(&data, Device::cpu(), &left_behind, &options).unwrap();
+    assert!(left(&left_behind, &["model.safetensors"]) == left(&out, &["model.safetensors"]));
+}
+
+#[test]
 fn a_loss_that_is_not_finite_names_step_term_and_operation() {
     let dir = tempfile::tempdir().unwrap();
     let data = two(dir.path(), [60, 60], [30, 20], PairsRule::ByName);

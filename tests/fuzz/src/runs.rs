@@ -13,7 +13,7 @@ use couplet::device::Device;
 use couplet::engine::Precision;
 use couplet::error::Result;
 use couplet::models::{self, settings::Settings};
-use couplet::train::{TrainRequest, train};
+use couplet::train::{CHECKPOINT_EVERY, TrainRequest, train};
 
 use crate::{modality, root};
 
@@ -72,6 +72,7 @@ pub fn run(model: &str, options: &[&str], epochs: usize, dataset: &Dataset, dir:
         run_dir: dir.to_path_buf(),
         resume,
         stop: &AtomicBool::new(false),
+        checkpoint_every: CHECKPOINT_EVERY,
         inferring: &mut |_| {},
         prepared: &mut |_| {},
         progress: &mut |_| {},
