@@ -121,25 +121,14 @@ impl Inferred {
     pub fn of_known(&self, units: &[Unit]) -> Option<Inferring> {
         let known: Vec<(u32, u32)> = units.iter().filter_map(|u| Some((u.rows[0]?, u.rows[1]?))).collect();
         let asked: Vec<(u32, u32)> = known.iter().copied().step_by(known.len().div_ceil(ASKED).max(1)).collect();
-        let columns: Vec<u32> = (0..).zip(&self.places[1]).filter(|p| *p.1 != NONE).map(|p| p.0).collect();
-        let mut f = vec![0.0; columns.len()];
+        let columns: Vec<u32> = (0..self.shape[1] as u32).collect();
+        let (mut f, mut images) = (vec![0.0; columns.len()], vec![0.0; self.image()]);
         let better = |&(a, b): &(u32, u32)| {
-            self.block(&[a], &columns, &mut f);
+            self.block(&[self.places[0][a as usize]], &columns, &mut images, &mut f);
             let own = f[self.places[1][b as usize] as usize];
+            let [more, less] = [f.iter().filter(|&&v| v > own).count(), f.iter().filter(|&&v| v < own).count()];
             // Among equals the partner is in the middle.
-            let before: f64 = f
-                .iter()
-                .map(|&v| {
-                    if v > own {
-                        1.0
-                    } else if v == own {
-                        0.5
-                    } else {
-                        0.0
-                    }
-                })
-                .sum();
-            before / columns.len() as f64
+            (more + f.len() - less) as f64 / (2 * f.len()) as f64
         };
         let pairs = asked.len();
         let sum: f64 = asked.iter().map(better).sum();
@@ -155,17 +144,23 @@ impl Inferred {
         }
     }
 
-    /// F of these rows of the dataset, into `out` [rows, columns].
-    fn block(&self, rows: &[u32], columns: &[u32], out: &mut [f32]) {
-        let of = |m: usize, rows: &[u32]| -> Vec<u32> { rows.iter().map(|&r| self.places[m][r as usize]).collect() };
-        let (rows, columns) = (of(0, rows), of(1, columns));
+    /// Words that [`Inferred::block`] needs beside it for each row.
+    fn image(&self) -> usize {
         match &self.values {
-            Values::Factored(factors) => factors.block(&rows, &columns, out),
+            Values::Factored(factors) => factors.image(),
+            Values::Mapped(_) | Values::Held(_) => 0,
+        }
+    }
+
+    /// Some rows and columns of F, into `out` [rows, columns]. `images` [rows, [`Inferred::image`]] is written over.
+    fn block(&self, rows: &[u32], columns: &[u32], images: &mut [f32], out: &mut [f32]) {
+        match &self.values {
+            Values::Factored(factors) => factors.block(rows, columns, images, out),
             Values::Mapped(_) | Values::Held(_) => {
                 let (f, n) = (self.whole().unwrap_or_default(), self.shape[1]);
-                out.par_chunks_exact_mut(columns.len()).zip(&rows).for_each(|(out, &row)| {
+                out.par_chunks_exact_mut(columns.len()).zip(rows).for_each(|(out, &row)| {
                     let from = &f[row as usize * n..][..n];
-                    out.iter_mut().zip(&columns).for_each(|(out, &c)| *out = from[c as usize]);
+                    out.iter_mut().zip(columns).for_each(|(out, &c)| *out = from[c as usize]);
                 });
             }
         }
@@ -181,8 +176,8 @@ pub struct Blocks {
 enum Source {
     /// F whole, and the epoch's rows and columns.
     Resident { whole: Var, orders: [Var; 2], host: Vec<u32> },
-    /// A block [B, B].
-    Staged { buffer: Var, host: Vec<f32> },
+    /// A block [B, B], the places in F of its rows and columns, and what making it takes.
+    Staged { buffer: Var, host: Vec<f32>, places: [Vec<u32>; 2], images: Vec<f32> },
 }
 
 impl Blocks {
@@ -190,7 +185,12 @@ impl Blocks {
     pub fn new(s: &mut Step, inferred: Inferred, slots: usize, batch: usize, room: usize) -> Result<Blocks> {
         s.end();
         let source = match inferred.whole().filter(|f| 4 * f.len() <= room) {
-            None => Source::Staged { buffer: s.resident([batch, batch])?, host: vec![0.0; batch * batch] },
+            None => Source::Staged {
+                buffer: s.resident([batch, batch])?,
+                host: vec![0.0; batch * batch],
+                places: [0, 1].map(|_| Vec::with_capacity(batch)),
+                images: vec![0.0; batch * inferred.image()],
+            },
             Some(f) => {
                 let whole = s.resident(inferred.shape)?;
                 let orders = [s.resident([1, slots])?, s.resident([1, slots])?];
@@ -217,9 +217,14 @@ impl Blocks {
 
     /// What the host has to do before a step on slots `start .. start + rows`.
     pub fn stage(&mut self, s: &mut Step, plan: &Plan, start: usize, rows: usize) -> Result<()> {
-        if let Source::Staged { buffer, host } = &mut self.source {
-            let [of_rows, of_columns] = [0, 1].map(|m| &plan.order(m)[start..start + rows]);
-            self.inferred.block(of_rows, of_columns, &mut host[..rows * rows]);
+        if let Source::Staged { buffer, host, places, images } = &mut self.source {
+            for (m, places) in places.iter_mut().enumerate() {
+                places.clear();
+                places.extend(plan.order(m)[start..start + rows].iter().map(|&row| self.inferred.places[m][row as usize]));
+            }
+            let [of_rows, of_columns] = places;
+            let images = &mut images[..rows * self.inferred.image()];
+            self.inferred.block(of_rows, of_columns, images, &mut host[..rows * rows]);
             s.upload(*buffer, &host[..rows * rows])?;
         }
         Ok(())

@@ -76,20 +76,23 @@ impl Factors {
         near.map(|&l| l as usize).zip(self.weights[modality].elements::<f32>()[at].iter().copied())
     }
 
-    /// F of these training cells of A and of B, into `out` [rows, columns].
-    pub fn block(&self, rows: &[u32], columns: &[u32], out: &mut [f32]) {
+    /// Words that [`Factors::block`] needs for a row: landmarks of B.
+    pub fn image(&self) -> usize {
+        self.columns
+    }
+
+    /// F of these training cells of A and of B, into `out` [rows, columns]; `images` [rows, landmarks of B] is written over.
+    pub fn block(&self, rows: &[u32], columns: &[u32], images: &mut [f32], out: &mut [f32]) {
         let f: &[f32] = self.between.elements();
-        out.par_chunks_exact_mut(columns.len()).zip(rows).for_each_init(
-            || vec![0.0f32; self.columns],
-            |image, (out, &row)| {
-                image.fill(0.0);
-                for (l, w) in self.of(0, row as usize).filter(|t| t.1 > 0.0) {
-                    image.iter_mut().zip(&f[l * self.columns..]).for_each(|(y, f)| *y += w * f);
-                }
-                for (out, &column) in out.iter_mut().zip(columns) {
-                    *out = self.of(1, column as usize).map(|(l, w)| w * image[l]).sum();
-                }
-            },
-        );
+        let places = rows.par_iter().zip(images.par_chunks_exact_mut(self.columns));
+        out.par_chunks_exact_mut(columns.len()).zip(places).for_each(|(out, (&row, image))| {
+            image.fill(0.0);
+            for (l, w) in self.of(0, row as usize).filter(|t| t.1 > 0.0) {
+                image.iter_mut().zip(&f[l * self.columns..]).for_each(|(y, f)| *y += w * f);
+            }
+            for (out, &column) in out.iter_mut().zip(columns) {
+                *out = self.of(1, column as usize).map(|(l, w)| w * image[l]).sum();
+            }
+        });
     }
 }
