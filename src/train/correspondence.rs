@@ -1,7 +1,7 @@
 //! The inferred correspondence of the training cells, and how a minibatch gets its block of it.
 //!
 //! It is computed once, before the first step, and kept in the run: `F.npy` [training cells of A, training cells of B], mapped
-//! afterwards; between landmarks, the [`factors`] of it. The ids of its cells are in `F.A.cells.txt` and `F.B.cells.txt`, those of the
+//! afterwards; between landmarks, the factors of it (`factors.rs`). The ids of its cells are in `F.A.cells.txt` and `F.B.cells.txt`, those of the
 //! landmarks in `F.A.landmarks.cells.txt` and `F.B.landmarks.cells.txt`. It lies on the device whole where that fits; else, and always
 //! between landmarks, each minibatch's block is made from the map by the host.
 
@@ -117,7 +117,7 @@ impl Inferred {
         Inferred { values: Values::Held(values), shape, places: shape.map(|n| (0..n as u32).collect()) }
     }
 
-    /// What known pairs of the first two modalities say of it; none where there are no pairs. Of many, [`ASKED`] spread evenly are asked.
+    /// What known pairs of the first two modalities say of it; none where there are no pairs. Of many, 256 spread evenly are asked.
     pub fn of_known(&self, units: &[Unit]) -> Option<Inferring> {
         let known: Vec<(u32, u32)> = units.iter().filter_map(|u| Some((u.rows[0]?, u.rows[1]?))).collect();
         let asked: Vec<(u32, u32)> = known.iter().copied().step_by(known.len().div_ceil(ASKED).max(1)).collect();
