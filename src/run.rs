@@ -24,7 +24,7 @@ pub mod sparse_rows;
 pub mod tensors;
 
 pub use config::{Config, ModalityShape};
-pub use tensors::{Saved, Tensor, bits, bits_list, load_tensors, save_tensors};
+pub use tensors::{Saved, Tensor, bits, bits_list, load_tensors, save_each, save_tensors};
 
 use crate::data::atomic;
 use crate::data::npy::{Dtype, NpyWriter};
@@ -34,6 +34,7 @@ use history::History;
 use parts::{CodeSpace, PartsWriter};
 use rows::RowsWriter;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
@@ -128,12 +129,17 @@ impl Run {
         self.dir.join("checkpoint").join("state.safetensors")
     }
 
-    /// Replaces the checkpoint.
-    pub fn save_checkpoint(&self, tensors: &[Tensor], record: &impl Serialize) -> Result<()> {
+    /// Replaces the checkpoint, with matrices whose `values` are asked for one after the other.
+    pub fn save_checkpoint<'a>(
+        &self,
+        named: &[(&str, [usize; 2])],
+        record: &impl Serialize,
+        values: impl FnMut(usize) -> Result<Cow<'a, [f32]>>,
+    ) -> Result<()> {
         let path = self.checkpoint();
         let dir = self.dir.join("checkpoint");
         fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
-        save_tensors(&path, tensors, record)
+        save_each(&path, named, record, values)
     }
 
     /// The checkpoint, if one has been written.
@@ -282,7 +288,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run = Run::create(&dir.path().join("run"), &config()).unwrap();
         assert!(run.load_checkpoint().unwrap().is_none());
-        run.save_checkpoint(&[("w".into(), [1, 1], vec![1.0])], &3).unwrap();
+        run.save_checkpoint(&[("w", [1, 1])], &3, |_| Ok(Cow::Owned(vec![1.0]))).unwrap();
         assert_eq!(run.load_checkpoint().unwrap().unwrap().record::<i32>().unwrap(), 3);
         fs::write(run.checkpoint(), b"rubbish").unwrap();
         let e = run.load_checkpoint().unwrap_err();

@@ -132,18 +132,20 @@ impl Params {
 }
 
 impl Step {
-    /// Every parameter and state by name, with its dimensions and values: what a checkpoint holds.
-    pub fn snapshot(&mut self) -> Result<Vec<NamedTensor>> {
+    /// Every parameter and state by name, with its dimensions: what a checkpoint holds. [`Step::download`] has the values.
+    pub fn tensors(&mut self) -> Result<Vec<(String, Var, [usize; 2])>> {
         self.seal()?;
-        let list: Vec<_> = self.params.parameters().chain(self.params.states()).map(|(n, v, d)| (n.to_string(), v, d)).collect();
-        list.into_iter().map(|(n, v, d)| Ok((n, d, self.download(v)?))).collect()
+        Ok(self.params.parameters().chain(self.params.states()).map(|(n, v, d)| (n.to_string(), v, d)).collect())
+    }
+
+    /// The same with the values, all at once.
+    pub fn snapshot(&mut self) -> Result<Vec<NamedTensor>> {
+        self.tensors()?.into_iter().map(|(n, v, d)| Ok((n, d, self.download(v)?))).collect()
     }
 
     /// Gives parameters and states the values of a snapshot; every one must be there, with its dimensions.
     pub fn restore<'a>(&mut self, find: impl Fn(&str) -> Option<([usize; 2], &'a [f32])>) -> Result<()> {
-        self.seal()?;
-        let list: Vec<_> = self.params.parameters().chain(self.params.states()).map(|(n, v, d)| (n.to_string(), v, d)).collect();
-        for (name, var, dims) in list {
+        for (name, var, dims) in self.tensors()? {
             match find(&name) {
                 Some((d, values)) if d == dims && values.len() == dims[0] * dims[1] => self.upload(var, values)?,
                 Some((d, _)) => {

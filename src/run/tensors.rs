@@ -3,10 +3,14 @@
 //! The record is JSON under one metadata key, so that the same content is always the same bytes; a checksum of the numbers
 //! stands with it, since safetensors has none.
 
-use crate::data::atomic;
+use crate::data::atomic::AtomicFile;
+use crate::data::mapped::MappedArray;
+use crate::data::npy;
 use crate::error::{Error, Result};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use flate2::Crc;
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -59,31 +63,68 @@ impl Saved {
 
 /// Writes matrices and a record into `path`, whole or not at all.
 pub fn save_tensors(path: &Path, tensors: &[Tensor], record: &impl Serialize) -> Result<()> {
+    let named: Vec<_> = tensors.iter().map(|(name, dims, _)| (name.as_str(), *dims)).collect();
+    save_each(path, &named, record, |i| Ok(Cow::Borrowed(&tensors[i].2)))
+}
+
+/// As [`save_tensors`], of matrices whose `values` are asked for one after the other by their place in the list, so that no two need to be
+/// in memory at once.
+pub fn save_each<'a>(
+    path: &Path,
+    named: &[(&str, [usize; 2])],
+    record: &impl Serialize,
+    mut values: impl FnMut(usize) -> Result<Cow<'a, [f32]>>,
+) -> Result<()> {
     let internal = |e: &dyn std::fmt::Display| Error::Internal(format!("{}: {e}", path.display()));
-    let mut views = Vec::with_capacity(tensors.len());
-    for (name, dims, values) in tensors {
-        let bytes = bytemuck::cast_slice(values);
-        views.push((name.as_str(), TensorView::new(Dtype::F32, dims.to_vec(), bytes).map_err(|e| internal(&e))?));
-    }
-    views.sort_by_key(|(name, _)| *name);
-    let crc32 = checksum(views.iter().map(|(name, v)| (*name, v.data())));
     let record = serde_json::to_value(record).map_err(|e| internal(&e))?;
-    let text = serde_json::to_string(&Record { crc32, record }).map_err(|e| internal(&e))?;
-    let bytes = serialize(views, Some(HashMap::from([(KEY.to_string(), text)]))).map_err(|e| internal(&e))?;
-    atomic::write_file(path, &bytes)
+    let mut order: Vec<usize> = (0..named.len()).collect();
+    order.sort_by_key(|&i| named[i].0);
+    let mut at = 0;
+    let infos = order.iter().map(|&i| {
+        let (name, dims) = named[i];
+        let from = at;
+        at += 4 * dims[0] * dims[1];
+        (name.to_string(), TensorInfo { dtype: Dtype::F32, shape: dims.to_vec(), data_offsets: (from, at) })
+    });
+    let infos: Vec<(String, TensorInfo)> = infos.collect();
+    // Its length, spaces to a multiple of 8 bytes, the header: as for the checksum with most digits, which is known at the end.
+    let header = |crc32: u32, length: Option<usize>| -> Result<Vec<u8>> {
+        let record = serde_json::to_string(&Record { crc32, record: record.clone() }).map_err(|e| internal(&e))?;
+        let metadata = Metadata::new(Some(HashMap::from([(KEY.to_string(), record)])), infos.clone()).map_err(|e| internal(&e))?;
+        let mut text = serde_json::to_vec(&metadata).map_err(|e| internal(&e))?;
+        text.resize(length.unwrap_or(text.len().next_multiple_of(8)), b' ');
+        Ok([&(text.len() as u64).to_le_bytes()[..], &text].concat())
+    };
+    let room = header(u32::MAX, None)?;
+    let mut file = AtomicFile::create(path)?;
+    file.write(&room)?;
+    let mut crc = Crc::new();
+    for &i in &order {
+        let (name, dims) = named[i];
+        let values = values(i)?;
+        assert_eq!(values.len(), dims[0] * dims[1], "{name}: the values of {dims:?}");
+        let bytes = bytemuck::cast_slice(&values);
+        crc.update(name.as_bytes());
+        crc.update(bytes);
+        file.write(bytes)?;
+    }
+    file.overwrite_start(&header(crc.sum(), Some(room.len() - 8))?)?;
+    file.commit()
 }
 
 /// Reads what [`save_tensors`] wrote. A truncated or damaged file is an input error of one sentence.
 pub fn load_tensors(path: &Path) -> Result<Saved> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    let length = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
+    let map = MappedArray::part(path, 0, npy::Dtype::U8, &[length as usize])?;
+    let bytes = map.bytes();
     let damaged = |why: &str| damaged(path, why);
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(&e.to_string()))?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| damaged(&e.to_string()))?;
     let text =
         header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| {
             Error::input(path, "", "this safetensors file was not written by couplet: its metadata has no entry \"couplet\"")
         })?;
     let Record { crc32, record } = serde_json::from_str(text).map_err(|e| damaged(&e.to_string()))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(&e.to_string()))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|e| damaged(&e.to_string()))?;
     let mut views = file.tensors();
     views.sort_by(|a, b| a.0.cmp(&b.0));
     if checksum(views.iter().map(|(name, v)| (name.as_str(), v.data()))) != crc32 {
@@ -105,7 +146,7 @@ fn damaged(file: &Path, why: &str) -> Error {
 }
 
 fn checksum<'a>(parts: impl Iterator<Item = (&'a str, &'a [u8])>) -> u32 {
-    let mut crc = flate2::Crc::new();
+    let mut crc = Crc::new();
     for (name, bytes) in parts {
         crc.update(name.as_bytes());
         crc.update(bytes);

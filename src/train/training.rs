@@ -13,6 +13,7 @@ use crate::models::settings::Settings;
 use crate::models::{Labels, Stage, Stopping};
 use crate::run::{Run, Saved, Tensor, bits, bits_list, delete_and_resume};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -321,9 +322,15 @@ impl<'a> Training<'a> {
         let begun = Instant::now();
         self.at.seconds += self.started.elapsed().as_secs_f64();
         self.started = begun;
-        let mut tensors = self.session.step.snapshot()?;
-        tensors.extend(self.best.iter().flatten().map(|(n, d, v)| (format!("best.{n}"), *d, v.clone())));
-        self.run.save_checkpoint(&tensors, &self.at)?;
+        let step = &mut self.session.step;
+        let (live, best) = (step.tensors()?, self.best.as_deref().unwrap_or_default());
+        let best_names: Vec<String> = best.iter().map(|(name, ..)| format!("best.{name}")).collect();
+        let mut named: Vec<(&str, [usize; 2])> = live.iter().map(|(name, _, dims)| (name.as_str(), *dims)).collect();
+        named.extend(best_names.iter().zip(best).map(|(name, (_, dims, _))| (name.as_str(), *dims)));
+        self.run.save_checkpoint(&named, &self.at, |i| match live.get(i) {
+            Some((_, var, _)) => step.download(*var).map(Cow::Owned),
+            None => Ok(Cow::Borrowed(&best[i - live.len()].2[..])),
+        })?;
         self.saved = (Instant::now(), begun.elapsed());
         Ok(())
     }
@@ -420,5 +427,6 @@ fn turn(number: u64, steps: usize, passes: usize) -> u64 {
 /// What belongs to the model: everything but the optimisers' moments.
 fn weights(s: &mut Step) -> Result<Vec<Tensor>> {
     s.settle_tables();
-    Ok(s.snapshot()?.into_iter().filter(|(name, _, _)| !STATES.iter().any(|o| name.starts_with(o))).collect())
+    let lasting = s.tensors()?.into_iter().filter(|(name, ..)| !STATES.iter().any(|o| name.starts_with(o)));
+    lasting.map(|(name, var, dims)| Ok((name, dims, s.download(var)?))).collect()
 }
