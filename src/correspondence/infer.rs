@@ -36,7 +36,7 @@ impl Default for Inference {
 const WHOLE: usize = 2000;
 
 impl Inference {
-    /// Landmarks for modalities of at most so many cells, where nobody says.
+    /// How many landmarks where nobody says and the larger modality has so many cells; 0 for none.
     pub fn landmarks_for(cells: usize) -> usize {
         if cells > WHOLE { landmarks::Options::default().landmarks } else { 0 }
     }

@@ -5,9 +5,9 @@
 //!              weights w_l ∝ 1/d_l² that sum to 1 (a landmark is itself)
 //!   solution   F̂ [L_A, L_B] between the two tables by [`Solver`]; the primal-dual one with the penalty ρ N / L of N cells: its
 //!              objective's gradient goes as 1/cells, so that the sums weigh as much against it as between all cells
-//!   extension  cell i of A has the image v_i = F̂ᵀ w_i among B's landmarks, F̂'s rows scaled to sum to 1; its best matches are the cells j of B with the least expected
-//!              squared distance to it, E_v |y - y_j|² = w_iᵀ F̂ D_B² w_j - V_j, V_j = ½ w_jᵀ D_B² w_j up to what is common to all j:
-//!              the identity of weighted means, exact where the landmarks around a cell lie flat
+//!   extension  cell i of A has the image v_i = F̂ᵀ w_i among B's landmarks, F̂'s rows scaled to sum to 1; its best matches are the cells
+//!              j of B with the least expected squared distance to it, E_v |y - y_j|² = w_iᵀ F̂ D_B² w_j - V_j, V_j = ½ w_jᵀ D_B² w_j up
+//!              to what is common to all j: the identity of weighted means, exact where the landmarks around a cell lie flat
 //!   result     the K best a cell, weights exp(-excess / excess of the K-th) that sum to 1: [`Sparse`]
 //!   block      of some cells of A and some of B, for a model that learns from F: W_A F̂ W_Bᵀ, W the weights above
 //!
