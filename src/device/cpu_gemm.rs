@@ -2,7 +2,8 @@
 //!
 //! A panel of B (a few vectors wide, `DEPTH` deep) is copied, transposed if need be, to the stack; tiles of up to eight rows of C then
 //! run down the panel with their sums in registers. Nothing is allocated. A is read where it lies: its rows as they are, or its
-//! columns when it is transposed; a large A is copied to the second-level cache block by block (`blocks`).
+//! columns when it is transposed; a large A is copied to the second-level cache block by block (`blocks`), and where few rows meet a wide
+//! transposed B it is B that is read where it lies (`few`).
 //!
 //! Every element of C is one chain of fused multiply-adds over k = 0, 1, 2, ..., whatever the layout, the tile it falls into and the number of
 //! threads: those change no bit. A processor without fma rounds twice, and there alone the results are others.
@@ -227,6 +228,10 @@ struct Panel([MaybeUninit<f32>; DEPTH * PANEL]);
 /// The piece, panel by panel.
 #[inline(always)]
 unsafe fn panels<M: Machine>(p: Piece, finish: &impl Fn(usize, &mut [f32])) {
+    if few::wanted(&p) {
+        // SAFETY: the piece is in bounds, its A as it lies and its B transposed.
+        return unsafe { few::few::<M>(p, finish) };
+    }
     if blocks::wanted::<M>(&p) {
         // SAFETY: the piece is in bounds, and large.
         return unsafe { blocks::blocks::<M>(p, finish) };
@@ -391,6 +396,7 @@ impl Vector for [f32; 4] {
 }
 
 mod blocks;
+mod few;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

@@ -44,6 +44,10 @@ fn products_match_f64_on_every_machine_layout_and_edge() {
         // Large enough for blocks of A, of one height and of two.
         [300, 203, 260],
         [523, 130, 270],
+        // Few rows: one panel and a bit, part of one, several.
+        [33, 133, 512],
+        [3, 150, 530],
+        [100, 129, 515],
     ];
     for (machine, run) in machines() {
         for [m, n, k] in sizes {
@@ -78,8 +82,8 @@ fn products_match_f64_on_every_machine_layout_and_edge() {
 
 #[test]
 fn threads_and_layouts_change_no_bit() {
-    // The second is cut into blocks of A by one thread, and not by seven.
-    for size in [[61, 331, 300], [527, 150, 400]] {
+    // The second is cut into blocks of A by one thread, and not by seven; B of the third is read where it lies by four and not by seven.
+    for size in [[61, 331, 300], [527, 150, 400], [20, 700, 600]] {
         threads_and_layouts(size);
     }
 }
@@ -133,6 +137,12 @@ fn times_beside_the_gemm_crate() {
         (Layout::NT, [256, 1024, 9153]),
         (Layout::NT, [512, 1024, 1030]),
         (Layout::TN, [1030, 1024, 512]),
+        (Layout::NT, [20, 2613, 2613]),
+        (Layout::NT, [32, 2613, 2613]),
+        (Layout::NT, [64, 2613, 2613]),
+        (Layout::NT, [128, 2613, 2613]),
+        (Layout::NN, [32, 2613, 2613]),
+        (Layout::TN, [2613, 2613, 32]),
     ];
     for (layout, [m, n, k]) in shapes {
         let (a, b) = (noise(m * k, 1), noise(k * n, 2));

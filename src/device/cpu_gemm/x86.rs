@@ -25,14 +25,27 @@ impl Machine for Avx512 {
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
     unsafe fn copy(to: *mut f32, width: usize, from: *const f32, step: usize, k: usize, cols: usize) {
-        unsafe {
-            if width == 32 { copy_by::<__m512>(to, width, from, step, k, cols) } else { copy_by::<__m256>(to, width, from, step, k, cols) }
-        }
+        unsafe { if width == 32 { copy_whole(to, from, step, k, cols) } else { copy_by::<__m256>(to, width, from, step, k, cols) } }
     }
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
     unsafe fn transpose(to: *mut f32, width: usize, from: *const f32, col: usize, k: usize, cols: usize) {
         unsafe { transpose_by_eight(to, width, from, col, k, cols) }
+    }
+}
+
+/// `Machine::copy` of a whole panel. A row of B lies a page or more behind the one before, and what is read of it is two cache lines: no
+/// processor sees that coming, so the next panel's are asked for here.
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+unsafe fn copy_whole(to: *mut f32, from: *const f32, step: usize, k: usize, cols: usize) {
+    for p in 0..k {
+        let from = from.wrapping_add(p * step);
+        // SAFETY: a hint touches nothing, wherever it points.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(32).cast());
+            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(48).cast());
+            copy_by::<__m512>(to.add(p * 32), 32, from, step, 1, cols);
+        }
     }
 }
 
