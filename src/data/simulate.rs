@@ -30,7 +30,7 @@ pub struct RecipeSpec {
     pub about: &'static str,
     /// Cells, unless told otherwise; 0 where that depends on `--like`.
     pub cells: usize,
-    /// The `train.toml` of its datasets: a table a model.
+    /// The `train.toml` of its datasets: a table a model. Empty where `write` adds one of its own.
     pub train: &'static str,
     /// The builder, this, what was asked for, and the number of cells.
     write: fn(Builder, &RecipeSpec, &SimulateSpec, usize, &mut Hooks) -> Result<()>,
@@ -90,7 +90,9 @@ pub fn simulate(spec: &SimulateSpec, out: &Path, hooks: &mut Hooks) -> Result<()
         return Err(Error::usage(format!("--cells {cells}: a number from 1 to {} is wanted", i32::MAX)));
     }
     let mut builder = Builder::create(out)?;
-    builder.add_file("train.toml", recipe.train)?;
+    if !recipe.train.is_empty() {
+        builder.add_file("train.toml", recipe.train)?;
+    }
     (recipe.write)(builder, recipe, spec, cells, hooks)
 }
 

@@ -65,17 +65,59 @@ impl FromStr for Holdout {
     }
 }
 
-/// The rows of each modality that are kept out of training.
+/// What a cell is to a training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It is trained on.
+    Trained,
+    /// It is kept out of training, to measure on.
+    HeldOut,
+    /// It shows too little to be trained on, and nobody asked to measure on it.
+    LeftOut,
+}
+
+impl Role {
+    /// Whether it belongs to the held-out cells (or, not `held_out`, to those that are trained on).
+    pub fn is(self, held_out: bool) -> bool {
+        self == Role::from(held_out)
+    }
+}
+
+impl From<bool> for Role {
+    fn from(held_out: bool) -> Role {
+        if held_out { Role::HeldOut } else { Role::Trained }
+    }
+}
+
+/// What the rows of each modality are to a training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Split {
-    /// For each modality, whether each row is held out.
-    pub held: Vec<Vec<bool>>,
+    /// For each modality, each row's part.
+    pub roles: Vec<Vec<Role>>,
 }
 
 impl Split {
     /// Everything is trained on.
     pub fn none(dataset: &Dataset) -> Split {
-        Split { held: dataset.modalities().iter().map(|m| vec![false; m.cells()]).collect() }
+        Split::all(dataset, Role::Trained)
+    }
+
+    /// Every cell is the same to it.
+    pub fn all(dataset: &Dataset, role: Role) -> Split {
+        Split { roles: dataset.modalities().iter().map(|m| vec![role; m.cells()]).collect() }
+    }
+
+    /// Whether any cell is held out.
+    pub fn holds_out(&self) -> bool {
+        self.roles.iter().flatten().any(|&r| r == Role::HeldOut)
+    }
+
+    /// Leaves out what is trained on here and is not among the ascending `rows` of each modality.
+    pub fn keep(&mut self, rows: &[Vec<u32>]) {
+        for (roles, kept) in self.roles.iter_mut().zip(rows) {
+            let left_out = |(row, role): &(u32, &mut Role)| **role == Role::Trained && kept.binary_search(row).is_err();
+            (0u32..).zip(roles).filter(left_out).for_each(|(_, role)| *role = Role::LeftOut);
+        }
     }
 
     /// Row numbers of a modality that are trained on.
@@ -89,10 +131,10 @@ impl Split {
     }
 
     fn rows(&self, modality: usize, held: bool) -> Vec<u32> {
-        self.held[modality].iter().enumerate().filter(|&(_, &h)| h == held).map(|(row, _)| row as u32).collect()
+        self.roles[modality].iter().zip(0u32..).filter(|(role, _)| role.is(held)).map(|(_, row)| row).collect()
     }
 
-    /// The units of the dataset that are trained on; since a cell is held out everywhere or nowhere, its first row decides.
+    /// The units of the dataset that are trained on; since a cell is the same everywhere, its first row decides.
     pub fn training_units(&self, dataset: &Dataset) -> Vec<usize> {
         self.units(dataset, false)
     }
@@ -104,8 +146,8 @@ impl Split {
 
     fn units(&self, dataset: &Dataset, held: bool) -> Vec<usize> {
         let links = dataset.links();
-        let is_held = |unit| (0..self.held.len()).find_map(|m| links.row(unit, m).map(|row| self.held[m][row as usize])).unwrap_or(false);
-        (0..links.len()).filter(|&u| is_held(u) == held).collect()
+        let role = |unit| (0..self.roles.len()).find_map(|m| links.row(unit, m).map(|row| self.roles[m][row as usize]));
+        (0..links.len()).filter(|&u| role(u).unwrap_or(Role::Trained).is(held)).collect()
     }
 }
 
@@ -115,16 +157,17 @@ pub fn split(dataset: &Dataset, holdout: &Holdout, seed: u64) -> Result<Split> {
         Holdout::Fraction(f) => draw(dataset, *f, seed),
         Holdout::Column { column, value } => matching(dataset, column, value)?,
     };
-    let split = Split { held: dataset.modalities().iter().map(|m| m.lines().iter().map(|&l| cells[l as usize]).collect()).collect() };
+    let roles = dataset.modalities().iter().map(|m| m.lines().iter().map(|&l| Role::from(cells[l as usize])).collect());
+    let split = Split { roles: roles.collect() };
     if !cells.contains(&true) {
         let Holdout::Fraction(f) = holdout else { return Ok(split) };
         return Err(Error::usage(format!("--holdout {f}: that fraction of {} cells is none, take a larger one", cells.len())));
     }
-    for (m, held) in dataset.modalities().iter().zip(&split.held) {
-        if !held.contains(&false) {
+    for (m, roles) in dataset.modalities().iter().zip(&split.roles) {
+        if !roles.contains(&Role::Trained) {
             return Err(Error::usage(format!(
                 "--holdout keeps out all {} cells of \"{}\": none is left to train on",
-                held.len(),
+                roles.len(),
                 m.name()
             )));
         }
@@ -224,11 +267,22 @@ mod tests {
         for seed in 0..20 {
             let split = split(&dataset, &Holdout::Fraction(0.2), seed).unwrap();
             for (a, b, _) in dataset.links().pairs(0, 1) {
-                assert_eq!(split.held[0][a as usize], split.held[1][b as usize]);
+                assert_eq!(split.roles[0][a as usize], split.roles[1][b as usize]);
             }
             assert_eq!((split.held_out(0).len(), split.held_out(1).len()), (8 + 4, 8 + 2));
             assert_eq!(split.held_out_units(&dataset).len() + split.training_units(&dataset).len(), 40);
         }
+    }
+
+    #[test]
+    fn what_is_not_kept_belongs_to_neither_part() {
+        let (_dir, dataset) = dataset();
+        let mut split = split(&dataset, &Holdout::Fraction(0.2), 1).unwrap();
+        let (held_out, trained) = (split.held_out(0), split.training(0));
+        split.keep(&[trained[3..].to_vec(), split.training(1)]);
+        assert_eq!((split.held_out(0), split.training(0)), (held_out, trained[3..].to_vec()));
+        assert_eq!(split.roles[0].iter().filter(|&&r| r == Role::LeftOut).count(), 3);
+        assert!(split.holds_out() && !Split::none(&dataset).holds_out());
     }
 
     #[test]

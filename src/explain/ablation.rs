@@ -126,7 +126,7 @@ impl Trained {
     /// the evaluated cells for some 16 ablations. Each ablation costs a pass of the evaluated cells.
     pub fn ablate(&mut self, dataset: &Dataset, spec: &Spec, hooks: &mut Hooks) -> Result<Ablations> {
         let split = self.split(dataset)?;
-        let held_out = split.held.iter().flatten().any(|&h| h);
+        let held_out = split.holds_out();
         let default = self.config.labels.clone();
         let session = self.session(dataset)?;
         let (mut measure, rows) = match &spec.score {
@@ -280,7 +280,7 @@ impl Measure {
         [of, to]: [usize; 2],
         feature: usize,
     ) -> Result<(Measure, Vec<u32>)> {
-        let inside = |&(a, b): &(u32, u32)| [split.held[of][a as usize], split.held[to][b as usize]] == [held_out; 2];
+        let inside = |&(a, b): &(u32, u32)| split.roles[of][a as usize].is(held_out) && split.roles[to][b as usize].is(held_out);
         let pairs: Vec<(u32, u32)> = if of == to {
             (0..dataset.modality(of).cells() as u32).map(|r| (r, r)).filter(inside).collect()
         } else {

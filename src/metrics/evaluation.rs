@@ -14,6 +14,7 @@ use super::phenotype::{along, area, lda_axis};
 use super::silhouette::{EXACT, silhouette};
 use super::transfer::{F1, LinearSvm, Scores, Settings, cross_validate, f1, hold_out};
 use super::unshared::{each_against_the_rest, nearest_distances};
+use crate::data::split::Role;
 use crate::engine::rng::Sequence;
 use std::collections::BTreeSet;
 
@@ -36,8 +37,8 @@ pub struct Evaluated<'a> {
     pub name: &'a str,
     /// Cells x latent.
     pub embedding: &'a [f32],
-    /// Whether each cell was kept out of training.
-    pub held_out: &'a [bool],
+    /// What each cell was to the training.
+    pub roles: &'a [Role],
     /// Each cell's label, an index that means the same class in every modality; `None` if the modality has no labels.
     pub labels: Option<&'a [Option<u32>]>,
 }
@@ -68,10 +69,10 @@ pub struct Evaluation<'a> {
 }
 
 impl Evaluation<'_> {
-    /// The pairs of a link of which both ends were held out, or neither was.
+    /// The pairs of a link of which both ends were held out, or both trained on.
     pub fn pairs(&self, link: &PairSet, held_out: bool) -> Vec<(u32, u32)> {
-        let (a, b) = (self.modalities[link.a].held_out, self.modalities[link.b].held_out);
-        link.pairs.iter().filter(|p| a[p.0 as usize] == held_out && b[p.1 as usize] == held_out).copied().collect()
+        let (a, b) = (self.modalities[link.a].roles, self.modalities[link.b].roles);
+        link.pairs.iter().filter(|p| a[p.0 as usize].is(held_out) && b[p.1 as usize].is(held_out)).copied().collect()
     }
 }
 
@@ -91,15 +92,15 @@ struct Part<'e, 'a> {
 #[track_caller]
 pub fn embedding_metrics(e: &Evaluation<'_>) -> Metrics {
     for m in &e.modalities {
-        let n = m.held_out.len();
+        let n = m.roles.len();
         let labels = m.labels.map_or(n, <[_]>::len);
         assert!(m.embedding.len() == n * e.latent && labels == n, "modality {}: embedding, flags and labels of different lengths", m.name);
     }
     for l in &e.links {
-        let (a, b) = (e.modalities[l.a].held_out.len(), e.modalities[l.b].held_out.len());
+        let (a, b) = (e.modalities[l.a].roles.len(), e.modalities[l.b].roles.len());
         assert!(l.pairs.iter().all(|p| (p.0 as usize) < a && (p.1 as usize) < b), "a pair names a cell that is not there");
     }
-    let held_out = e.modalities.iter().any(|m| m.held_out.contains(&true));
+    let held_out = e.modalities.iter().any(|m| m.roles.contains(&Role::HeldOut));
     let clusters = Clusters::fit(e);
     let mut metrics = Metrics::new();
     let mut fill = |wanted: bool, suffix: &str| {
@@ -119,17 +120,17 @@ pub fn embedding_metrics(e: &Evaluation<'_>) -> Metrics {
 
 impl<'e, 'a> Part<'e, 'a> {
     fn new(all: &'e Evaluation<'a>, held_out: bool) -> Self {
-        let rows = all.modalities.iter().map(|m| rows_where(m.held_out, held_out)).collect();
+        let rows = all.modalities.iter().map(|m| rows_where(m.roles, held_out)).collect();
         Part { all, held_out, rows }
     }
 
     fn cells(&self, modality: usize) -> Matrix<'a> {
         let m = &self.all.modalities[modality];
-        Matrix::new(m.embedding, m.held_out.len(), self.all.latent)
+        Matrix::new(m.embedding, m.roles.len(), self.all.latent)
     }
 
     fn train(&self, modality: usize) -> Vec<u32> {
-        rows_where(self.all.modalities[modality].held_out, false)
+        rows_where(self.all.modalities[modality].roles, false)
     }
 
     /// The pairs of a link that lie in this part.
@@ -167,7 +168,7 @@ impl<'e, 'a> Part<'e, 'a> {
     /// Distinct cells of this part, and those of them that are seen in two modalities or more.
     fn counts(&self) -> (usize, usize) {
         let mut starts = vec![0];
-        self.all.modalities.iter().for_each(|m| starts.push(starts[starts.len() - 1] + m.held_out.len()));
+        self.all.modalities.iter().for_each(|m| starts.push(starts[starts.len() - 1] + m.roles.len()));
         // Union-find over (modality, row): pairs join the views of one cell.
         let mut parent: Vec<usize> = (0..starts[starts.len() - 1]).collect();
         fn root(parent: &mut [usize], mut at: usize) -> usize {
@@ -397,23 +398,23 @@ impl Clusters {
             if k < 2 || !e.links.iter().any(|l| (l.a == i || l.b == i) && !l.pairs.is_empty()) {
                 return None;
             }
-            let mut rows = rows_where(m.held_out, false);
+            let mut rows = rows_where(m.roles, false);
             if rows.len() > FITTED {
                 Sequence::new(e.seed, stream::SAMPLE, 0).shuffle(&mut rows);
                 rows.truncate(FITTED);
             }
-            Mixture::fit(Matrix::new(m.embedding, m.held_out.len(), e.latent), &rows, k, settings)
+            Mixture::fit(Matrix::new(m.embedding, m.roles.len(), e.latent), &rows, k, settings)
         };
         let mixtures = e.modalities.iter().enumerate().map(fit).collect();
-        if e.modalities.iter().any(|m| rows_where(m.held_out, false).len() > FITTED) {
+        if e.modalities.iter().any(|m| rows_where(m.roles, false).len() > FITTED) {
             how += &format!(", fitted to {FITTED} training cells drawn by the seed");
         }
         Clusters { mixtures, how }
     }
 }
 
-fn rows_where(flags: &[bool], wanted: bool) -> Vec<u32> {
-    flags.iter().zip(0u32..).filter(|(f, _)| **f == wanted).map(|(_, row)| row).collect()
+fn rows_where(roles: &[Role], held_out: bool) -> Vec<u32> {
+    roles.iter().zip(0u32..).filter(|(role, _)| role.is(held_out)).map(|(_, row)| row).collect()
 }
 
 #[cfg(test)]
@@ -430,8 +431,8 @@ mod tests {
         (a, b, labels)
     }
 
-    fn evaluate(a: &[f32], b: &[f32], labels: Option<&[Option<u32>]>, held_out: &[bool], pairs: Vec<(u32, u32)>) -> Metrics {
-        let modality = |name, embedding| Evaluated { name, embedding, held_out, labels };
+    fn evaluate(a: &[f32], b: &[f32], labels: Option<&[Option<u32>]>, roles: &[Role], pairs: Vec<(u32, u32)>) -> Metrics {
+        let modality = |name, embedding| Evaluated { name, embedding, roles, labels };
         let modalities = vec![modality("rna", a), modality("ephys", b)];
         embedding_metrics(&Evaluation { modalities, links: vec![PairSet { a: 0, b: 1, pairs }], classes: &[], latent: 2, seed: 0 })
     }
@@ -443,8 +444,8 @@ mod tests {
     #[test]
     fn good_embeddings_score_well_on_held_out_and_training_cells() {
         let (a, b, labels) = views();
-        let held_out: Vec<bool> = (0..60).map(|i| i >= 48).collect();
-        let m = evaluate(&a, &b, Some(&labels), &held_out, all_pairs(60));
+        let roles: Vec<Role> = (0..60).map(|i| Role::from(i >= 48)).collect();
+        let m = evaluate(&a, &b, Some(&labels), &roles, all_pairs(60));
         assert_eq!(m.get("held_out"), Some(Value::Flag(true)));
         assert_eq!((m.number("cells"), m.number("cells.train")), (Some(12.0), Some(48.0)));
         assert_eq!((m.number("paired_cells"), m.number("paired_cells.train")), (Some(12.0), Some(48.0)));
@@ -464,7 +465,7 @@ mod tests {
     #[test]
     fn without_held_out_cells_plain_keys_are_the_training_cells() {
         let (a, b, labels) = views();
-        let m = evaluate(&a, &b, Some(&labels), &[false; 60], all_pairs(60));
+        let m = evaluate(&a, &b, Some(&labels), &[Role::Trained; 60], all_pairs(60));
         assert_eq!(m.get("held_out"), Some(Value::Flag(false)));
         assert!(m.iter().all(|(key, _)| !key.ends_with(".train")));
         assert_eq!(m.number("cells"), Some(60.0));
@@ -473,17 +474,17 @@ mod tests {
     #[test]
     fn what_cannot_be_said_is_absent() {
         let (a, b, _) = views();
-        let m = evaluate(&a, &b, None, &[false; 60], vec![]);
+        let m = evaluate(&a, &b, None, &[Role::Trained; 60], vec![]);
         assert_eq!((m.number("cells"), m.number("paired_cells")), (Some(120.0), Some(0.0)));
         let starts = ["foscttm", "knn_accuracy", "lta", "class_accuracy", "silhouette.labels", "qda", "ami"];
         assert!(m.iter().all(|(key, _)| starts.iter().all(|s| !key.starts_with(s))));
         // One cell, none, and one class.
-        let one = evaluate(&a[..2], &b[..2], Some(&[Some(0)]), &[false], all_pairs(1));
+        let one = evaluate(&a[..2], &b[..2], Some(&[Some(0)]), &[Role::Trained], all_pairs(1));
         assert_eq!((one.number("foscttm"), one.number("cells"), one.number("ami")), (Some(0.0), Some(1.0), None));
         assert!(one.number("silhouette.modality").is_none() && one.number("latent_rms.rna").is_none());
         let none = evaluate(&[], &[], Some(&[]), &[], vec![]);
         assert_eq!(none.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["cells", "paired_cells", "held_out"]);
-        let unlabelled = evaluate(&a, &b, Some(&[None; 60]), &[true; 60], all_pairs(60));
+        let unlabelled = evaluate(&a, &b, Some(&[None; 60]), &[Role::HeldOut; 60], all_pairs(60));
         assert!(
             unlabelled.number("lta").is_none() && unlabelled.number("foscttm").is_some() && unlabelled.number("foscttm.train").is_none()
         );
@@ -492,7 +493,7 @@ mod tests {
     #[test]
     fn a_type_that_one_modality_lacks_lies_apart_and_one_that_is_merely_unpaired_does_not() {
         let (a, b, labels) = views();
-        let held_out = [false; 60];
+        let roles = [Role::Trained; 60];
         let classes = ["IT", "Pvalb", "Sst"].map(str::to_string);
         // The second modality has no Sst (class 2); its Pvalb are there and no pair is known of them.
         let keep: Vec<usize> = (0..60).filter(|i| i % 3 != 2).collect();
@@ -501,8 +502,8 @@ mod tests {
         let pairs = keep.iter().zip(0..).filter(|(i, _)| **i % 3 == 0).map(|(&i, row)| (i as u32, row)).collect();
         let m = embedding_metrics(&Evaluation {
             modalities: vec![
-                Evaluated { name: "rna", embedding: &a, held_out: &held_out, labels: Some(&labels) },
-                Evaluated { name: "ephys", embedding: &b, held_out: &held_out[..40], labels: Some(&b_labels) },
+                Evaluated { name: "rna", embedding: &a, roles: &roles, labels: Some(&labels) },
+                Evaluated { name: "ephys", embedding: &b, roles: &roles[..40], labels: Some(&b_labels) },
             ],
             links: vec![PairSet { a: 0, b: 1, pairs }],
             classes: &classes,
@@ -520,18 +521,18 @@ mod tests {
     fn a_code_in_one_point_never_panics() {
         let flat = [1.0f32; 120];
         let labels: Vec<Option<u32>> = (0..60).map(|i| Some(i % 3)).collect();
-        let m = evaluate(&flat, &flat, Some(&labels), &[false; 60], all_pairs(60));
+        let m = evaluate(&flat, &flat, Some(&labels), &[Role::Trained; 60], all_pairs(60));
         assert_eq!((m.number("foscttm"), m.number("latent_singular_ratio.rna")), (Some(0.0), Some(0.0)));
         assert_eq!(m.number("silhouette.labels"), Some(0.0));
         let broken = [f32::NAN; 120];
-        evaluate(&broken, &broken, Some(&labels), &[false; 60], all_pairs(60));
+        evaluate(&broken, &broken, Some(&labels), &[Role::Trained; 60], all_pairs(60));
     }
 
     #[test]
     fn three_modalities_count_a_cell_once_and_average_over_pairs() {
         let (a, b, labels) = views();
-        let held_out = [false; 60];
-        let modality = |name, embedding| Evaluated { name, embedding, held_out: &held_out, labels: Some(&labels) };
+        let roles = [Role::Trained; 60];
+        let modality = |name, embedding| Evaluated { name, embedding, roles: &roles, labels: Some(&labels) };
         let far: Vec<f32> = a.iter().rev().copied().collect();
         let e = Evaluation {
             modalities: vec![modality("x", &a), modality("y", &b), modality("z", &far)],
@@ -550,10 +551,10 @@ mod tests {
     #[test]
     fn the_number_of_threads_changes_no_bit() {
         let (a, b, labels) = views();
-        let held_out: Vec<bool> = (0..60).map(|i| i % 4 == 0).collect();
+        let roles: Vec<Role> = (0..60).map(|i| Role::from(i % 4 == 0)).collect();
         let with = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-            pool.install(|| evaluate(&a, &b, Some(&labels), &held_out, all_pairs(60)))
+            pool.install(|| evaluate(&a, &b, Some(&labels), &roles, all_pairs(60)))
         };
         assert_eq!(with(1), with(3));
     }

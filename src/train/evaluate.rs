@@ -8,12 +8,13 @@ mod phenotype;
 mod spaces;
 mod transfer;
 
+use super::filter;
 use super::input::Input;
 use super::session::Session;
 use super::trained::Trained;
 use crate::data::Dataset;
 use crate::data::labels::Labels;
-use crate::data::split::{self, Holdout, Split};
+use crate::data::split::{self, Holdout, Role, Split};
 use crate::error::Result;
 use crate::metrics::imputation::Imputation;
 use crate::metrics::transfer::f1;
@@ -70,7 +71,7 @@ impl Trained {
         }
         self.measure_spaces(dataset, asked, &embeddings, &split, &mut metrics)?;
         let session = self.session(dataset)?;
-        let held_out = split.held.iter().flatten().any(|&h| h);
+        let held_out = split.holds_out();
         for (wanted, suffix) in [(held_out, ""), (false, ".train")].into_iter().take(1 + usize::from(held_out)) {
             let mut part =
                 Errors { session: &mut *session, dataset, split: &split, labels: labels.as_ref(), held_out: wanted, out: Metrics::new() };
@@ -103,16 +104,23 @@ impl Trained {
         (column == Some(learnt)).then(|| own.label(learnt).ok().map(|l| l.classes))?
     }
 
-    /// Which cells training never saw: those that the run held out, or every cell of another dataset.
+    /// What the cells were to the training: those that the run held out, or every cell of another dataset, it never saw; those that show
+    /// too little, by the run's `min_features`, it left out.
     pub(crate) fn split(&self, dataset: &Dataset) -> Result<Split> {
         let own = self.config.dataset_from(self.dir());
         if !same_values(dataset, &own) {
-            return Ok(Split { held: dataset.modalities().iter().map(|m| vec![true; m.cells()]).collect() });
+            return Ok(Split::all(dataset, Role::HeldOut));
         }
-        match self.config.holdout.as_deref() {
-            None => Ok(Split::none(dataset)),
-            Some(text) => split::split(dataset, &Holdout::parse(text)?, self.config.seed),
+        let mut split = match self.config.holdout.as_deref() {
+            None => Split::none(dataset),
+            Some(text) => split::split(dataset, &Holdout::parse(text)?, self.config.seed)?,
+        };
+        if filter::leaves_out(dataset, self.settings())? {
+            let mut rows: Vec<Vec<u32>> = (0..dataset.modalities().len()).map(|m| split.training(m)).collect();
+            filter::filter(dataset, &mut rows, &mut split.training_units(dataset), self.settings())?;
+            split.keep(&rows);
         }
+        Ok(split)
     }
 }
 
@@ -136,20 +144,20 @@ fn head_accuracy(
     split: &Split,
     metrics: &mut Metrics,
 ) -> Result<()> {
-    let any_held = split.held.iter().flatten().any(|&h| h);
+    let any_held = split.holds_out();
     for (m, modality) in dataset.modalities().iter().enumerate() {
         let Some(said) = session.classes(&embeddings[m])? else { return Ok(()) };
         for (held_out, suffix) in [(any_held, ""), (false, ".train")].into_iter().take(1 + usize::from(any_held)) {
             let (mut right, mut of) = (0usize, 0usize);
-            for ((said, label), held) in said.iter().zip(&labels.rows[m]).zip(&split.held[m]) {
-                if let Some(label) = label.filter(|_| *held == held_out) {
+            for ((said, label), role) in said.iter().zip(&labels.rows[m]).zip(&split.roles[m]) {
+                if let Some(label) = label.filter(|_| role.is(held_out)) {
                     of += 1;
                     right += usize::from(*said == label);
                 }
             }
             metrics.set_some(format!("head_accuracy.{}{suffix}", modality.name()), (of > 0).then(|| right as f64 / of as f64));
             if m == 1 {
-                let cells = said.iter().zip(&labels.rows[m]).zip(&split.held[m]).filter(|(_, held)| **held == held_out);
+                let cells = said.iter().zip(&labels.rows[m]).zip(&split.roles[m]).filter(|(_, role)| role.is(held_out));
                 let f = f1(cells.filter_map(|((said, label), _)| Some(((*label)?, *said))));
                 metrics.set_some(format!("head_f1.macro{suffix}"), f.map(|f| f.of_classes));
             }
@@ -182,11 +190,11 @@ fn links(dataset: &Dataset) -> Vec<PairSet> {
 }
 
 fn evaluated<'a>(dataset: &'a Dataset, embeddings: &'a [Vec<f32>], split: &'a Split, labels: Option<&'a Labels>) -> Vec<Evaluated<'a>> {
-    let parts = dataset.modalities().iter().zip(embeddings).zip(&split.held).enumerate();
+    let parts = dataset.modalities().iter().zip(embeddings).zip(&split.roles).enumerate();
     parts
-        .map(|(m, ((modality, embedding), held_out))| {
+        .map(|(m, ((modality, embedding), roles))| {
             let classes = labels.map(|l| l.rows[m].as_slice()).filter(|rows| rows.iter().any(Option::is_some));
-            Evaluated { name: modality.name(), embedding, held_out, labels: classes }
+            Evaluated { name: modality.name(), embedding, roles, labels: classes }
         })
         .collect()
 }
@@ -218,8 +226,9 @@ impl Errors<'_> {
 
     /// What is imputed of `to` from `from`, over the pairs (row of from, row of to), with the baselines that learn from training pairs.
     fn cross(&mut self, from: usize, to: usize, pairs: &[(u32, u32)], latent: usize, seed: u64) -> Result<()> {
-        let held = |&(a, b): &(u32, u32)| [self.split.held[from][a as usize], self.split.held[to][b as usize]];
-        let inside: Vec<_> = pairs.iter().copied().filter(|p| held(p) == [self.held_out; 2]).collect();
+        let roles = &self.split.roles;
+        let both = |p: &(u32, u32), held_out: bool| roles[from][p.0 as usize].is(held_out) && roles[to][p.1 as usize].is(held_out);
+        let inside: Vec<_> = pairs.iter().copied().filter(|p| both(p, self.held_out)).collect();
         let test = self.some(&inside);
         if test.is_empty() {
             return Ok(());
@@ -238,7 +247,7 @@ impl Errors<'_> {
             self.each_feature(to, &direction, &by_feature, &ByFeature::default());
             return Ok(()); // a neighbour that learnt a cell finds the cell itself
         }
-        let known: Vec<_> = pairs.iter().copied().filter(|p| held(p) == [false; 2]).collect();
+        let known: Vec<_> = pairs.iter().copied().filter(|p| both(p, false)).collect();
         let train = self.some(&known);
         let rows: Vec<(u32, u32)> = train.iter().chain(&test).copied().collect();
         let (a, b): (Vec<u32>, Vec<u32>) = rows.iter().copied().unzip();

@@ -39,6 +39,12 @@ impl Bounds {
     }
 }
 
+/// Whether [`filter`] takes cells out of the training, not features alone.
+pub fn leaves_out(dataset: &Dataset, settings: &Settings) -> Result<bool> {
+    let asks = |m: &Modality| Ok(Bounds::of(settings, m)?.features > 0);
+    dataset.modalities().iter().map(asks).try_fold(false, |any, asks: Result<bool>| Ok(any | asks?))
+}
+
 /// Takes cells that show too little out of the training `rows` of every modality, and their pairs out of `units`; the features that are left,
 /// ascending, by modality.
 pub fn filter(dataset: &Dataset, rows: &mut [Vec<u32>], units: &mut Vec<usize>, settings: &Settings) -> Result<Vec<Vec<u32>>> {

@@ -250,6 +250,34 @@ fn correlation(x: &[f32], y: &[f32]) -> f64 {
 }
 
 #[test]
+fn what_shows_too_little_is_neither_trained_on_nor_measured_on() {
+    let dir = tempfile::tempdir().unwrap();
+    // Of 60 cells the first 12 show one feature of a alone, as cells drained of their contents do.
+    let write = |name: &str, full: &dyn Fn(usize) -> usize| {
+        let mut text = "cell,f0,f1,f2,f3,f4".to_string();
+        for c in 0..60 {
+            let value = |f: usize| if f < full(c) { 1 + (c * 7 + f * 3) % 5 } else { 0 };
+            text += &(0..5).fold(format!("\nc{c}"), |t, f| format!("{t},{}", value(f)));
+        }
+        let file = dir.path().join(format!("{name}.csv"));
+        fs::write(&file, text).unwrap();
+        file
+    };
+    let (a, b) = (write("a", &|c| if c < 12 { 1 } else { 5 }), write("b", &|_| 5));
+    let data = dataset(dir.path(), "data", &[("a", &a), ("b", &b)], PairsRule::ByName);
+    let counts = |name: &str, options: &[&str]| {
+        let (out, options) = (dir.path().join(name), with(options));
+        Training { holdout: Some("0.25"), ..Training::new("apollo", &data, Device::cpu(), &out, &options) }.run().unwrap();
+        let metrics = Trained::open(&out, Device::cpu()).unwrap().evaluate(&data, None).unwrap();
+        ["cells", "cells.train", "paired_cells.train"].map(|key| metrics.number(key).unwrap() as usize)
+    };
+    assert_eq!(counts("all", &["preprocess=standardise"]), [15, 45, 45]);
+    let [held_out, trained, paired] = counts("whole", &["preprocess=standardise", "min_features.a=2"]);
+    assert_eq!((held_out, paired), (15, trained));
+    assert!((45 - 12..45).contains(&trained), "{trained}: left out are those of the 12 that are not held out");
+}
+
+#[test]
 fn conditions_that_are_not_there_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let data = simulated(dir.path(), "stains", 32);

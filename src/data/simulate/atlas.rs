@@ -9,6 +9,8 @@
 //!   stored     counts, sparse; proteins dense
 //!   sizes      `--like`: see [`KINDS`]; depths are such that the share of non-zeros is about that of the published data
 //!
+//!   training    `train.toml` asks for as many epochs as make [`STEPS`] steps: the published numbers are of small data
+//!
 //! Types and time are shared by the modalities, the cycle is the first one's own. Row i of all modalities is the same cell. Labels:
 //! `type` 1 .. 12, `time`, `cycle`. A cell is the same however many there are, and its molecules are drawn for blocks of cells in parallel.
 
@@ -118,6 +120,7 @@ fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: 
         let names: Vec<&str> = kind.modalities.iter().map(|m| m.name).collect();
         return Err(Error::usage(format!("--features: {} numbers are wanted, for {}", names.len(), names.join(" and "))));
     }
+    builder.add_file("train.toml", &training(cells))?;
     let table = cells_table(&said, cells, spec.seed);
     for (place, measured) in kind.modalities.iter().enumerate() {
         let features = spec.features.get(place).copied().unwrap_or(measured.features);
@@ -143,6 +146,25 @@ fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: 
         default_label: None,
     };
     builder.finish(who).map(|_| ())
+}
+
+/// Minibatches in which every model finds the types.
+const STEPS: usize = 2_000;
+
+/// The settings of each model: minibatches large enough for so many cells, and passes over them.
+fn training(cells: usize) -> String {
+    let table = |model: &str, batch: usize, more: &str| {
+        let batch = batch.min(cells);
+        format!("[{model}]\nbatch_size = {batch}\nepochs = {}\n{more}", (STEPS * batch).div_ceil(cells))
+    };
+    let tables = [
+        table("coupled", 512, ""),
+        table("jamie", 512, ""),
+        table("cross-modal", 256, "width = 256\n"),
+        table("scican", 512, ""),
+        table("apollo", 512, ""),
+    ];
+    tables.join("\n")
 }
 
 /// What is true of a cell.

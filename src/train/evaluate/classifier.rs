@@ -14,7 +14,7 @@
 use super::Trained;
 use crate::data::Dataset;
 use crate::data::labels::Labels;
-use crate::data::split::Split;
+use crate::data::split::{Role, Split};
 use crate::device::Device;
 use crate::engine::nn::{BatchNorm, Linear};
 use crate::engine::ops::activation::Activation;
@@ -95,7 +95,7 @@ impl Trained {
 impl Known {
     fn of(codes: Vec<f32>, width: usize, rows: &[u32], m: usize, labels: &Labels, split: &Split) -> Known {
         let classes = rows.iter().map(|&r| labels.rows[m][r as usize].unwrap_or(0)).collect();
-        Known { codes, width, classes, held_out: rows.iter().map(|&r| split.held[m][r as usize]).collect() }
+        Known { codes, width, classes, held_out: rows.iter().map(|&r| split.roles[m][r as usize] == Role::HeldOut).collect() }
     }
 
     /// The mean accuracy on cells that a network did not learn from; `None` with too few cells or one class.

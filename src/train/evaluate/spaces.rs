@@ -12,7 +12,7 @@
 use super::Trained;
 use crate::data::Dataset;
 use crate::data::labels::Labels;
-use crate::data::split::{self, Split};
+use crate::data::split::{self, Role, Split};
 use crate::error::Result;
 use crate::metrics::silhouette::{EXACT, silhouette};
 use crate::metrics::{Matrix, Metrics, linear};
@@ -66,13 +66,13 @@ impl Trained {
         if column.is_none() && dataset.label_columns().len() > MOST_COLUMNS {
             metrics.note(format!("spaces are compared by the first {MOST_COLUMNS} label columns; --labels names another"));
         }
-        let any_held = split.held.iter().flatten().any(|&h| h);
+        let any_held = split.holds_out();
         for (held_out, suffix) in [(any_held, ""), (false, ".train")].into_iter().take(1 + usize::from(any_held)) {
             for labels in &columns {
                 // Of the shared space: sums over modalities, and how many.
                 let mut shared = [(0.0, 0usize); 2];
                 for code in &codes {
-                    let values = measured(code, labels, &split.held[code.modality], held_out, seed, metrics);
+                    let values = measured(code, labels, &split.roles[code.modality], held_out, seed, metrics);
                     for ((kind, value), sum) in ["silhouette", "r2"].into_iter().zip(values).zip(&mut shared) {
                         let Some(value) = value else { continue };
                         metrics.set(format!("{kind}.{}.{}{suffix}", labels.column, code.name), value);
@@ -112,13 +112,13 @@ impl Trained {
 }
 
 /// The silhouette of the classes and R² of the numbers, on the cells of a part.
-fn measured(code: &Code, labels: &Labels, held: &[bool], held_out: bool, seed: u64, metrics: &mut Metrics) -> [Option<f64>; 2] {
+fn measured(code: &Code, labels: &Labels, roles: &[Role], held_out: bool, seed: u64, metrics: &mut Metrics) -> [Option<f64>; 2] {
     // A table has no rows of cells that training never saw.
     if held_out && code.name.starts_with("table.") {
         return [None, None];
     }
     let cells = Matrix::new(&code.values, code.cells.len(), code.width);
-    let of_part = code.cells.iter().zip(0u32..).filter(|(cell, _)| held[**cell as usize] == held_out);
+    let of_part = code.cells.iter().zip(0u32..).filter(|(cell, _)| roles[**cell as usize].is(held_out));
     let classes: Vec<(u32, u32)> = of_part.filter_map(|(&cell, row)| Some((row, labels.rows[code.modality][cell as usize]?))).collect();
     let apart = (labels.classes.len() <= MOST_CLASSES).then(|| silhouette(cells, &classes, seed)).flatten();
     if apart.is_some_and(|s| s.sampled) {
@@ -152,8 +152,8 @@ mod tests {
             classes: classes.iter().map(|c| c.to_string()).collect(),
             rows: vec![rows.clone()],
         };
-        let (held, mut notes) = (vec![false; n], Metrics::new());
-        let mut told = |code: &Code, labels: &Labels, held_out| measured(code, labels, &held, held_out, 0, &mut notes);
+        let (roles, mut notes) = (vec![Role::Trained; n], Metrics::new());
+        let mut told = |code: &Code, labels: &Labels, held_out| measured(code, labels, &roles, held_out, 0, &mut notes);
         let [apart, explained] = told(&code, &column(&["-1", "1"]), false);
         assert!(apart.unwrap() > 0.8 && explained.unwrap() > 0.95, "{apart:?} {explained:?}");
         assert_eq!(told(&code, &column(&["x", "y"]), false)[1], explained, "two classes are numbers");

@@ -60,7 +60,7 @@ pub(super) fn without_model(
         let labels = rows.iter().map(|&r| labels.rows[m][r as usize]).collect();
         Ok(Part { values, width, rows: (0..rows.len() as u32).collect(), labels })
     };
-    let held = if split.held.iter().flatten().any(|&h| h) { Some(part(1, true)?) } else { None };
+    let held = if split.holds_out() { Some(part(1, true)?) } else { None };
     let (first, second) = (part(0, false)?, part(1, false)?);
     let most = dataset.modalities().iter().map(|m| m.cells()).max().unwrap_or(0);
     if most > CELLS {
