@@ -90,12 +90,15 @@ class Lab:
             out = csv.writer(file)
             out.writerow(["cell", *(f"holdout{s}" for s in seeds)])
             out.writerows([name, *("held" if i in held[s] else "train" for s in seeds)] for i, name in enumerate(ids))
-        dataset = self.dataset(f"nuclei-real-{self.o.seeds}", "import", "--modality", f"image={d / 'images.npy'}", "--modality",
-                               f"features={d / 'features.csv'}", "--labels", table, "--pairs", "by-row")
-        ways = {"w_cross and augment": ["w_cross=1", "augment=dihedral"], "w_cross": ["w_cross=1"],
+        words = ["import", "--modality", f"image={d / 'images.npy'}", "--modality", f"features={d / 'features.csv'}", "--labels", table,
+                 "--pairs", "by-row"]
+        as_they_lie = self.dataset(f"nuclei-real-{self.o.seeds}", *words)
+        oriented = self.dataset(f"nuclei-oriented-{self.o.seeds}", *words, "--orient", "image")
+        ways = {"w_cross and oriented": ["w_cross=1"], "w_cross and augment": ["w_cross=1", "augment=dihedral"], "w_cross": ["w_cross=1"],
                 "w_anch and augment": ["w_anch=10", "augment=dihedral"]}
         by_feature = {}
         for way, options in ways.items():
+            dataset = oriented if "oriented" in way else as_they_lie
             metrics, each, near = [], [], []
             for s in seeds:
                 out = self.scratch / f"real-{way.replace(' ', '-')}-seed={s}"
@@ -108,14 +111,32 @@ class Lab:
                 rows = [r for r in csv.DictReader((out / "metrics_by_feature.csv").open()) if r["cells"] == "held-out"]
                 each.append({r["feature"]: float(r["pearson"]) for r in rows})
                 near.append({r["feature"]: float(r["pearson_knn"]) for r in rows})
-            by_feature[way], by_feature["neighbours"] = each, near
+            by_feature[way] = each
+            by_feature["neighbours" + " oriented" * (dataset == oriented)] = near
             print(f"{way}: median {cell(metrics, 'pearson.image_to_features.median')}, neighbours "
                   f"{cell(metrics, 'pearson.image_to_features.knn.median')}; error of the features {cell(metrics, 'cross_mse.image_to_features')}, "
-                  f"of the images {cell(metrics, 'cross_mse.features_to_image')}", flush=True)
+                  f"of the images {spread([m['cross_mse.features_to_image'] for m in metrics], 4)}, neighbours "
+                  f"{spread([m['cross_mse.features_to_image.knn'] for m in metrics], 4)}", flush=True)
+        self.sheet(d, held[1], self.scratch / "real-w_cross-and-oriented-seed=1")
         print()
         header("feature", *by_feature)
         for name in by_feature["neighbours"][0]:
             row(name, *(f"{statistics.mean(m[name] for m in each):.2f}" for each in by_feature.values()))
+
+
+    def sheet(self, d, held, trained):
+        """Nuclei that the run has not seen and what it makes of their features: held-out.png."""
+        raw, rows = (d / "images.npy").read_bytes(), (d / "features.csv").read_text().splitlines()
+        start, each = 10 + int.from_bytes(raw[8:10], "little"), 48 * 48
+        text = raw[10:start].decode().strip().replace(f"({len(rows) - 1},", f"({len(held)},").ljust(117) + "\n"
+        images, features = self.scratch / "held.npy", self.scratch / "held.csv"
+        pixels = b"".join(raw[start + each * i:][:each] for i in sorted(held))
+        images.write_bytes(raw[:8] + len(text).to_bytes(2, "little") + text.encode() + pixels)
+        features.write_text("\n".join([rows[0], *(rows[1 + i] for i in sorted(held))]) + "\n")
+        out = self.scratch / "held-out.made.npy"
+        out.unlink(missing_ok=True)
+        run(self.o.couplet, "translate", trained, "--modality", f"image={images}", "--modality", f"features={features}", "--pairs", "by-row",
+            "--orient", "image", "--from", "features", "--to", "image", "--out", out, "--sheet", self.scratch / "held-out.png", "--device", "cpu")
 
 
 def cell(metrics, key):

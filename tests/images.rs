@@ -68,6 +68,39 @@ fn a_folder_of_images_keeps_its_pixels_names_and_channels() {
 }
 
 #[test]
+fn images_are_turned_to_lie_across_and_stay_whole_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("grey");
+    fs::create_dir(&folder).unwrap();
+    // A bar that stands, brighter at its upper end, on a background of 10.
+    let bar: Vec<u8> = (0..81).map(|p| if p % 9 == 4 && (2..7).contains(&(p / 9)) { 120 - 10 * (p / 9) } else { 10 }).collect();
+    png(&folder.join("a.png"), [9, 9], png::ColorType::Grayscale, png::BitDepth::Eight, &bar);
+    png(&folder.join("b.png"), [9, 9], png::ColorType::Grayscale, png::BitDepth::Eight, &[10; 81]);
+    let source = |name: &str, file: &Path| ModalitySource { name: name.into(), file: file.into(), key: None };
+    let oriented = |modality: ModalitySource, orient: &str, out: &str| {
+        let spec = ImportSpec { modalities: vec![modality], orient: vec![orient.into()], ..ImportSpec::default() };
+        import(&spec, &dir.path().join(out), &mut Hooks::default())
+    };
+    oriented(source("image", &folder), "image", "d").unwrap();
+    let d = Dataset::open(&dir.path().join("d")).unwrap();
+    let (first, blank) = (values(&d, 0), values(&d, 1));
+    let of_row = |y: usize| first[9 * y..][..9].iter().map(|v| v - 10.0).sum::<f32>();
+    assert!(of_row(4) > 0.95 * (0..9).map(of_row).sum::<f32>(), "{first:?}");
+    assert!(first.iter().all(|v| v.fract() == 0.0) && blank == [10.0; 81]);
+    assert_eq!(fs::metadata(dir.path().join("d/image/values.npy")).unwrap().len(), 128 + 2 * 81, "a byte a pixel");
+    assert!(fs::read_to_string(dir.path().join("d/dataset.json")).unwrap().contains("oriented"));
+    let table = dir.path().join("table.csv");
+    fs::write(&table, "cell,x\nc,1\n").unwrap();
+    for (modality, orient, says) in [
+        (source("image", &folder), "imgae", "there is no modality \"imgae\" (did you mean image?); there are: image"),
+        (source("rna", &table), "rna", "its cells are no images: leave --orient out"),
+    ] {
+        let e = oriented(modality, orient, "none").unwrap_err();
+        assert!(e.exit_code() == 2 && e.to_string().contains(says), "{e}");
+    }
+}
+
+#[test]
 fn z_stacks_are_projected_and_resized() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("stacks");

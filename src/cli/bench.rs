@@ -24,7 +24,7 @@ enum What {
     /// Time whole training steps at a named shape
     Step(Steps),
     /// Time the reading of a DATASET in minibatches
-    Load(Loading),
+    Load(Box<Loading>),
 }
 
 #[derive(clap::Args)]
@@ -96,7 +96,7 @@ pub fn run(args: Args) -> Result<()> {
     match args.what {
         What::Kernels(k) => time_kernels(k),
         What::Step(s) => time_steps(s),
-        What::Load(l) => time_loading(l),
+        What::Load(l) => time_loading(*l),
     }
 }
 

@@ -29,6 +29,10 @@ pub struct FileArgs {
     /// Use dense matrices where they are, if they are uncompressed (.npy, .h5ad), instead of copying them
     #[arg(long, requires = "modality")]
     pub in_place: bool,
+    /// Turn every image of this modality by its own moments, so that its subject lies across the middle, its longer tails to the right and
+    /// down; repeatable
+    #[arg(long, value_name = "NAME", requires = "modality")]
+    pub orient: Vec<String>,
     /// Turn the peaks of a modality into the activity of genes: where its columns lie, in their order, or var if their names say it
     /// (chr1:100-200). NAME is needed where the columns of several modalities would fit
     #[arg(long, value_name = "[NAME=]PEAKS.bed|var", requires_all = ["modality", "genes"])]
@@ -103,6 +107,7 @@ impl FileArgs {
             missing_nan: self.missing.is_some(),
             in_place: self.in_place,
             activity: self.activity(),
+            orient: self.orient.clone(),
             modalities,
         })
     }

@@ -12,6 +12,7 @@ use super::hooks::Hooks;
 use super::intervals::Interval;
 use super::labels::Given;
 use super::manifest::Provenance;
+use super::oriented;
 use super::own_labels;
 use super::pairs::{self, Ids, Links, PairsRule};
 use crate::error::{Error, Result, nearest};
@@ -55,6 +56,8 @@ pub struct ImportSpec {
     pub in_place: bool,
     /// `--gene-activity`: the peaks of a modality become genes.
     pub activity: Option<GeneActivity>,
+    /// `--orient`: the names of modalities whose images are turned by their moments.
+    pub orient: Vec<String>,
 }
 
 /// What was imported, for the user.
@@ -90,7 +93,11 @@ pub fn import(spec: &ImportSpec, out: &Path, hooks: &mut Hooks) -> Result<Import
         if let Some(activity) = activity {
             source = activity.convert(source, &m.file, peaks.as_deref())?;
         }
-        let made = activity.map(GeneActivity::describe);
+        let orient = spec.orient.contains(&m.name);
+        if orient {
+            source = oriented::orient(source, &m.file)?;
+        }
+        let made = activity.map(GeneActivity::describe).or(orient.then(|| oriented::MADE.to_string()));
         let from = Provenance { file: m.file.display().to_string(), key: m.key.clone(), bytes, made };
         let mut done = builder.add(&m.name, source, from, hooks)?;
         if done.repeated_features > 0 {
@@ -158,6 +165,12 @@ fn check(spec: &ImportSpec) -> Result<()> {
         if spec.modalities[..i].iter().any(|other| other.name.eq_ignore_ascii_case(&m.name)) {
             return Err(Error::usage(format!("two modalities are called \"{}\": give them different names", m.name)));
         }
+    }
+    let names = || spec.modalities.iter().map(|m| m.name.as_str());
+    if let Some(name) = spec.orient.iter().find(|name| !names().any(|n| n == *name)) {
+        let hint = nearest(name, names()).map(|n| format!(" (did you mean {n}?)")).unwrap_or_default();
+        let have = names().collect::<Vec<_>>().join(", ");
+        return Err(Error::usage(format!("--orient {name}: there is no modality \"{name}\"{hint}; there are: {have}")));
     }
     Ok(())
 }

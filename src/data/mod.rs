@@ -24,6 +24,7 @@ pub mod labels;
 pub mod manifest;
 pub mod mapped;
 pub mod npy;
+mod oriented;
 pub mod own_labels;
 pub mod pairs;
 pub mod plan;
