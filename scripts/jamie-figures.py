@@ -3,8 +3,9 @@
 
     scripts/jamie-figures.py DATA SCRATCH [PART ...] [--seeds N] [--couplet PROGRAM]
 
-DATA holds scgem, unioncom-simu1 and patchseq-motor as they were published (their READMEs say where). SCRATCH takes datasets and runs; a run that
-is there already is measured again and not trained again. PARTs: integration, pairs, landmarks, imputation, motor; all of them by default.
+DATA holds scgem, unioncom-simu1 to -simu3 and patchseq-motor as they were published (their READMEs say where). SCRATCH takes datasets and runs; a
+run that is there already is measured again and not trained again. PARTs: integration, pairs, unpaired, landmarks, imputation, motor; all of
+them by default.
 """
 import argparse
 import pathlib
@@ -23,12 +24,18 @@ class Lab:
         files = {
             "scgem": ("expr", "scgem/expression.csv", "meth", "scgem/methylation.csv", "scgem"),
             "simu1": ("one", "unioncom-simu1/domain1_rebuilt.npy", "two", "unioncom-simu1/domain2.npy", "unioncom-simu1"),
+            "simu1-unpaired": ("one", "unioncom-simu1/domain1_rebuilt.npy", "two", "unioncom-simu1/domain2.npy", "unioncom-simu1"),
+            "simu2": ("one", "unioncom-simu2/domain1_rebuilt.npy", "two", "unioncom-simu2/domain2.npy", "unioncom-simu2"),
+            "simu3": ("one", "unioncom-simu3/domain1.csv", "two", "unioncom-simu3/domain2.csv", "unioncom-simu3"),
             "motor": ("rna", "patchseq-motor/gene_counts.csv.gz", "ephys", "patchseq-motor/ephys.csv", "patchseq-motor"),
         }[name]
         if not out.exists():
             a, a_file, b, b_file, folder = files
+            types = [f"{m}={data / folder / f'types{i}.csv'}" for i, m in ((1, a), (2, b))]
+            labels = types if name in ("simu2", "simu3") else [data / folder / "cells.csv"]
             run(self.couplet, "import", "--modality", f"{a}={data / a_file}", "--modality", f"{b}={data / b_file}",
-                "--labels", data / folder / "cells.csv", "--pairs", "by-row", "--out", out)
+                *(w for table in labels for w in ("--labels", table)), "--pairs", "by-row" if name in ("scgem", "simu1", "motor") else "none",
+                "--out", out)
         return out
 
     def measured(self, name, options, label):
@@ -75,6 +82,17 @@ def pairs(lab):
     table(["share of the pairs", "align", "FOSCTTM, all cells", "label transfer"], rows)
 
 
+def unpaired(lab):
+    rows = []
+    for name in ["simu1-unpaired", "simu2", "simu3"]:
+        told = [name]
+        for options in [["align=0"], [], ["solver=gromov"]]:
+            m = lab.measured(name, ["pca_dim=32", "--epochs=900", *options], "type")
+            told.append(f"{cell(m, 'lta')}, {cell(m, 'silhouette.modality')}")
+        rows.append(told)
+    table(["no pair known: label transfer, silhouette of the modalities", "align=0", "prime-dual", "gromov"], rows)
+
+
 def landmarks(lab):
     rows = []
     for name, cells, more in [("scgem", 177, []), ("simu1", 300, ["pca_dim=32"])]:
@@ -111,7 +129,7 @@ def motor(lab):
 
 
 def main():
-    parts = {"integration": integration, "pairs": pairs, "landmarks": landmarks, "imputation": imputation, "motor": motor}
+    parts = {"integration": integration, "pairs": pairs, "unpaired": unpaired, "landmarks": landmarks, "imputation": imputation, "motor": motor}
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("data")
     p.add_argument("scratch")
