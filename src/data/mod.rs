@@ -1,8 +1,9 @@
 //! The data layer: files that instruments and other programs wrote, made into one mapped DATASET, and read from there.
 //!
-//! In reading order: [`formats`] turns a file into rows, [`gene_activity`] rows of peaks into rows of genes, [`import`](mod@import) streams rows into a directory, [`dataset`] maps that
-//! directory, [`pairs`] says which rows are the same cell, [`labels`] what is known of a cell, [`split`] which cells training
-//! never sees, [`preprocess`] what is done to a row before a model sees it, [`simulate`] makes data with known truth.
+//! In reading order: [`formats`] turns a file into rows, [`gene_activity`] rows of peaks into rows of genes, `oriented` images as they
+//! lay into images that lie alike, [`import`](mod@import) streams rows into a directory, [`dataset`] maps that directory, [`pairs`] says
+//! which rows are the same cell, [`labels`] what is known of a cell, [`split`] which cells training never sees, [`preprocess`] what is done
+//! to a row before a model sees it, [`simulate`] makes data with known truth.
 //!
 //! Words: a *row* is one cell in one modality; a *cell* may have a row in several modalities; a *line* is a cell's line in
 //! `cells.csv`; a *unit* is a cell known to have rows in two or more modalities. Values are f32, missing values NaN.
