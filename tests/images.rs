@@ -220,6 +220,32 @@ fn an_image_network_is_trained_first_and_then_frozen() {
 }
 
 #[test]
+fn a_run_says_when_images_lie_otherwise_than_those_it_was_trained_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = nuclei(dir.path(), 24);
+    run(&data, Device::cpu(), &dir.path().join("run"), &["epochs=1", "pretrain_epochs=1"], usize::MAX, false);
+    // The same dataset, said to have been turned.
+    let turned = dir.path().join("turned");
+    for part in ["", "image", "rna"] {
+        fs::create_dir(turned.join(part)).unwrap();
+        for file in fs::read_dir(data.dir().join(part)).unwrap().map(|f| f.unwrap().path()).filter(|f| f.is_file()) {
+            fs::copy(&file, turned.join(part).join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let manifest = fs::read_to_string(turned.join("dataset.json")).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    manifest["modalities"][0]["source"]["made"] = "oriented: turned by their moments".into();
+    fs::write(turned.join("dataset.json"), manifest.to_string()).unwrap();
+    let embed = |dataset: &Path| {
+        let mut run = Trained::open(&dir.path().join("run"), Device::cpu()).unwrap();
+        run.embed(&Dataset::open(dataset).unwrap(), 0, &mut |_, _| Ok(()))
+    };
+    embed(data.dir()).unwrap();
+    let e = embed(&turned).unwrap_err();
+    assert!(e.exit_code() == 2 && e.to_string().contains("import them without --orient image"), "{e}");
+}
+
+#[test]
 fn a_run_stopped_in_either_stage_resumes_to_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     let data = nuclei(dir.path(), 40);

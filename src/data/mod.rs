@@ -1,6 +1,6 @@
 //! The data layer: files that instruments and other programs wrote, made into one mapped DATASET, and read from there.
 //!
-//! In reading order: [`formats`] turns a file into rows, [`gene_activity`] rows of peaks into rows of genes, `oriented` images as they
+//! In reading order: [`formats`] turns a file into rows, [`gene_activity`] rows of peaks into rows of genes, [`oriented`] images as they
 //! lay into images that lie alike, [`import`](mod@import) streams rows into a directory, [`dataset`] maps that directory, [`pairs`] says
 //! which rows are the same cell, [`labels`] what is known of a cell, [`split`] which cells training never sees, [`preprocess`] what is done
 //! to a row before a model sees it, [`simulate`] makes data with known truth.
@@ -25,7 +25,7 @@ pub mod labels;
 pub mod manifest;
 pub mod mapped;
 pub mod npy;
-mod oriented;
+pub mod oriented;
 pub mod own_labels;
 pub mod pairs;
 pub mod plan;

@@ -14,9 +14,15 @@
 use super::formats::{Layout, Row, Rows, Source, Table};
 use super::hooks::Hooks;
 use super::in_place::Place;
+use super::manifest::ModalityEntry;
 use super::npy::Dtype;
 use crate::error::{Error, Result};
 use std::path::Path;
+
+/// Whether a modality is of images that were turned as they were imported.
+pub fn oriented(modality: &ModalityEntry) -> bool {
+    modality.source.made.as_deref() == Some(MADE)
+}
 
 /// What `dataset.json` says of the images.
 pub(super) const MADE: &str = "oriented: turned by their moments";

@@ -6,6 +6,7 @@ use super::input::Input;
 use super::prepare::model_modalities;
 use super::session::{Session, Sink};
 use crate::data::Dataset;
+use crate::data::oriented::oriented;
 use crate::device::Device;
 use crate::engine::{Precision, Step};
 use crate::error::{Error, Result};
@@ -142,7 +143,20 @@ impl Trained {
                 )));
             }
         }
-        Ok(())
+        // The run's own dataset may be gone; then nobody can say.
+        let Ok(own) = Dataset::open(&self.config.dataset_from(&self.dir)) else { return Ok(()) };
+        let both = dataset.manifest().modalities.iter().zip(&own.manifest().modalities);
+        match both.map(|(here, there)| (&here.name, oriented(here), oriented(there))).find(|(_, here, there)| here != there) {
+            Some((name, here, _)) => {
+                let (what, how) = if here { ("turned", "without") } else { ("as they lay", "with") };
+                Err(Error::usage(format!(
+                    "the images {name} of {} are {what}, those that the run {} was trained on are not: import them {how} --orient {name}",
+                    dataset.dir().display(),
+                    self.dir.display()
+                )))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The codes of all cells of a modality, row by row: the row's number and its code `[latent]`.
