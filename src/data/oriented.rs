@@ -32,13 +32,13 @@ const WHOLE: f64 = 0.99;
 /// The source of oriented images in place of the images that `file` gives.
 pub(super) fn orient(source: Source, file: &Path) -> Result<Source> {
     let Source { head, rows } = source;
-    let &[channels, height, width] = head.shape.as_slice() else {
+    let (&[channels, height, width], Layout::Dense(dtype)) = (head.shape.as_slice(), &head.layout) else {
         return Err(Error::input(file, "", "its cells are no images: leave --orient out"));
     };
     if head.width() == 0 {
         return Ok(Source { head, rows });
     }
-    let whole_numbers = matches!(&head.layout, Layout::Dense(dtype) if !matches!(dtype, Dtype::F16 | Dtype::F32 | Dtype::F64));
+    let whole_numbers = !matches!(dtype, Dtype::F16 | Dtype::F32 | Dtype::F64);
     let rows = Oriented { images: rows, size: [channels, height, width], whole_numbers, before: Row::default(), cut: 0 };
     Ok(Source { head, rows: Box::new(rows) })
 }

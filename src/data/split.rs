@@ -92,7 +92,7 @@ impl From<bool> for Role {
 /// What the rows of each modality are to a training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Split {
-    /// For each modality, each row's part.
+    /// For each modality, each row's role.
     pub roles: Vec<Vec<Role>>,
 }
 

@@ -88,13 +88,13 @@ struct Part<'e, 'a> {
 ///
 /// # Panics
 ///
-/// If an embedding, its flags and its labels differ in their number of cells, or a pair names a cell that is not there.
+/// If an embedding, its roles and its labels differ in their number of cells, or a pair names a cell that is not there.
 #[track_caller]
 pub fn embedding_metrics(e: &Evaluation<'_>) -> Metrics {
     for m in &e.modalities {
         let n = m.roles.len();
         let labels = m.labels.map_or(n, <[_]>::len);
-        assert!(m.embedding.len() == n * e.latent && labels == n, "modality {}: embedding, flags and labels of different lengths", m.name);
+        assert!(m.embedding.len() == n * e.latent && labels == n, "modality {}: embedding, roles and labels of different lengths", m.name);
     }
     for l in &e.links {
         let (a, b) = (e.modalities[l.a].roles.len(), e.modalities[l.b].roles.len());

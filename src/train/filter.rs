@@ -41,8 +41,8 @@ impl Bounds {
 
 /// Whether [`filter`] takes cells out of the training, not features alone.
 pub fn leaves_out(dataset: &Dataset, settings: &Settings) -> Result<bool> {
-    let asks = |m: &Modality| Ok(Bounds::of(settings, m)?.features > 0);
-    dataset.modalities().iter().map(asks).try_fold(false, |any, asks: Result<bool>| Ok(any | asks?))
+    let bounds = dataset.modalities().iter().map(|m| Bounds::of(settings, m)).collect::<Result<Vec<_>>>()?;
+    Ok(bounds.iter().any(|b| b.features > 0))
 }
 
 /// Takes cells that show too little out of the training `rows` of every modality, and their pairs out of `units`; the features that are left,

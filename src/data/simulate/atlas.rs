@@ -8,8 +8,7 @@
 //!              are of the program `cycle` if cycle < 0.5, and of `rest` if not
 //!   stored     counts, sparse; proteins dense
 //!   sizes      `--like`: see [`KINDS`]; depths are such that the share of non-zeros is about that of the published data
-//!
-//!   training    `train.toml` asks of `coupled` and `jamie` as many epochs as make [`STEPS`] steps: the published numbers are of small data
+//!   training   `train.toml` asks of `coupled` and `jamie` as many epochs as make [`STEPS`] steps: the published numbers are of small data
 //!
 //! Types and time are shared by the modalities, the cycle is the first one's own. Row i of all modalities is the same cell. Labels:
 //! `type` 1 .. 12, `time`, `cycle`. A cell is the same however many there are, and its molecules are drawn for blocks of cells in parallel.

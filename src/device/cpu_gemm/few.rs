@@ -6,8 +6,8 @@
 //! An element of C is still one chain of multiply-adds over k = 0, 1, 2, ...: no bit differs from the other ways.
 //!
 //! Measured with `cargo test --release --lib times_beside -- --ignored --nocapture` on one core of an AVX-512 EPYC, weights of 2,613 x 2,613: 32 rows
-//! 201 GFLOP/s (the gemm crate 50), 64 rows 213 (84), 128 rows 212 (110). Copying B first, as for more rows, it is 119, 154 and 185 there; 204 at 256
-//! rows, 223 this way.
+//! 201 GFLOP/s (the gemm crate 50), 64 rows 213 (84), 128 rows 212 (110). With `MOST` at 0, so that B is copied, it is 119, 154 and
+//! 185; at 256 rows 204, and 223 this way.
 
 use super::{Machine, Piece, Tile, transpose_part};
 use std::cell::RefCell;
@@ -38,7 +38,12 @@ pub(super) unsafe fn few<M: Machine>(p: Piece, finish: &impl Fn(usize, &mut [f32
     // Taken out, not borrowed: see `blocks`.
     let mut kept = ROWS.take();
     let panels = p.rows.div_ceil(M::WIDE);
-    kept.resize(panels * M::WIDE * p.k + 16, 0.0);
+    // Room for the largest at once, so that a thread allocates the first time alone; its pages are touched as they are needed.
+    let room = panels * M::WIDE * p.k + 16;
+    if kept.len() < room {
+        kept.reserve_exact(MOST * DEPTHS.end() + 16 - kept.len());
+        kept.resize(room, 0.0);
+    }
     let packed = kept.as_mut_ptr();
     let packed = unsafe { packed.add(packed.align_offset(64)) };
     let panel = |t: usize| unsafe { packed.add(t * M::WIDE * p.k) };

@@ -70,7 +70,8 @@ impl Trained {
         spaces.push(("full", 0..latent));
         let mut chance = None;
         for (m, modality) in dataset.modalities().iter().enumerate() {
-            let rows: Vec<u32> = (0..modality.cells() as u32).filter(|&r| labels.rows[m][r as usize].is_some()).collect();
+            let counts = |r: usize| labels.rows[m][r].is_some() && split.roles[m][r] != Role::LeftOut;
+            let rows: Vec<u32> = (0..modality.cells() as u32).filter(|&r| counts(r as usize)).collect();
             let mut codes = Vec::with_capacity(rows.len() * latent);
             self.session(dataset)?.embed(dataset, m, &rows, &mut |_, z| {
                 codes.extend_from_slice(z);
@@ -95,7 +96,7 @@ impl Trained {
 impl Known {
     fn of(codes: Vec<f32>, width: usize, rows: &[u32], m: usize, labels: &Labels, split: &Split) -> Known {
         let classes = rows.iter().map(|&r| labels.rows[m][r as usize].unwrap_or(0)).collect();
-        Known { codes, width, classes, held_out: rows.iter().map(|&r| split.roles[m][r as usize] == Role::HeldOut).collect() }
+        Known { codes, width, classes, held_out: rows.iter().map(|&r| split.roles[m][r as usize].is(true)).collect() }
     }
 
     /// The mean accuracy on cells that a network did not learn from; `None` with too few cells or one class.
