@@ -4,8 +4,8 @@
     scripts/jamie-figures.py DATA SCRATCH [PART ...] [--seeds N] [--couplet PROGRAM]
 
 DATA holds scgem, unioncom-simu1 to -simu3 and patchseq-motor as they were published (their READMEs say where). SCRATCH takes datasets and runs; a
-run that is there already is measured again and not trained again. PARTs: integration, pairs, unpaired, landmarks, imputation, motor; all of
-them by default.
+run that is there already is measured again and not trained again. PARTs: integration, pairs, unpaired, landmarks, imputation, motor,
+modalities; all of them by default.
 """
 import argparse
 import pathlib
@@ -38,9 +38,24 @@ class Lab:
                 "--out", out)
         return out
 
-    def measured(self, name, options, label):
-        """One dictionary of metrics a seed."""
-        dataset, all_metrics = self.dataset(name), []
+    def simulated(self, name):
+        """600 cells seen in three views: all pairs, two of the views, or pairs of neighbouring views in a third of the cells each."""
+        whole, out = self.scratch / "views", self.scratch / name
+        if not whole.exists():
+            run(self.couplet, "simulate", "branching", "--features", "200,100,50", "--out", whole)
+        if not out.exists():
+            pairs = self.scratch / f"{name}.csv"
+            chain = (f"{i},{i},\n" if i < 200 else f",{i},{i}\n" for i in range(400))
+            pairs.write_text("view1,view2,view3\n" + "".join(chain))
+            names = {"chain": ["view1", "view2", "view3"], "views12": ["view1", "view2"], "views13": ["view1", "view3"]}[name]
+            run(self.couplet, "import", *(w for n in names for w in ("--modality", f"{n}={whole / n / 'values.npy'}")),
+                "--pairs", pairs if name == "chain" else "by-row", "--out", out)
+        return out
+
+    def measured(self, name, options, label, truth=None):
+        """One dictionary of metrics a seed; `truth` is a dataset of the same cells that says more of them than the run was told."""
+        dataset, all_metrics = name if isinstance(name, pathlib.Path) else self.dataset(name), []
+        name = dataset.name
         for seed in range(1, self.seeds + 1):
             out = self.scratch / ("-".join([name, *options, f"seed={seed}"]).replace("/", "_").replace("--", ""))
             words = []
@@ -49,7 +64,7 @@ class Lab:
                 words += [key, value] if key.startswith("--") else ["--set", o]
             if not (out / "model.safetensors").exists():
                 run(self.couplet, "train", "jamie", dataset, "--out", out, "--seed", seed, "--device", "cpu", *words)
-            run(self.couplet, "evaluate", out, "--labels", label, "--device", "cpu")
+            run(self.couplet, "evaluate", out, *([truth] if truth else []), *(["--labels", label] if label else []), "--device", "cpu")
             all_metrics.append(metrics_of(out))
         return all_metrics
 
@@ -128,8 +143,30 @@ def motor(lab):
     table(["motor, all cells, all pairs", "FOSCTTM", "label transfer"], [["2,000 epochs", cell(m, "foscttm"), cell(m, "lta")]])
 
 
+def modalities(lab):
+    options, rows = ["--epochs=600", "--holdout=0.2", "dropout=0.05"], []
+    for name in ["views", "views12", "views13"]:
+        m = lab.measured(lab.simulated(name), options, None)
+        told = [name]
+        for pair in ["view1_view2", "view1_view3", "view2_view3"]:
+            there = f"foscttm.{pair}" in m[0]
+            back = "_to_".join(reversed(pair.split("_")))
+            told.append(f"{cell(m, f'foscttm.{pair}')}, {cell(m, f'cross_mse.{back}')}" if there else "-")
+        rows.append(told)
+    table(["held-out FOSCTTM, error from the second to the first", "views 1 and 2", "1 and 3", "2 and 3"], rows)
+    rows = []
+    for align in ["1", "0"]:
+        m = lab.measured(lab.simulated("chain"), ["--epochs=600", f"align={align}"], None, lab.simulated("views"))
+        rows.append([align, *(cell(m, f"foscttm.{pair}") for pair in ["view1_view2", "view2_view3", "view1_view3"])])
+    for options in [["--epochs=600", "--paired=0"], ["--epochs=600", "--paired=0", "solver=gromov"]]:
+        m = lab.measured(lab.simulated("views13"), options, None)
+        rows.append(["views 1 and 3 alone, none known " + " ".join(options[2:]), "-", "-", cell(m, "foscttm.view1_view3")])
+    table(["pairs of views 1 and 2 or 2 and 3 known: align", "FOSCTTM 1 and 2", "2 and 3", "1 and 3"], rows)
+
+
 def main():
-    parts = {"integration": integration, "pairs": pairs, "unpaired": unpaired, "landmarks": landmarks, "imputation": imputation, "motor": motor}
+    parts = {"integration": integration, "pairs": pairs, "unpaired": unpaired, "landmarks": landmarks, "imputation": imputation, "motor": motor,
+             "modalities": modalities}
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("data")
     p.add_argument("scratch")

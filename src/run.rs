@@ -7,7 +7,8 @@
 //! checkpoint/state.safetensors    what --resume needs, one file, replaced whole
 //! embedding.NAME.npy     cells x latent, with embedding.NAME.cells.txt
 //! embedding.NAME.SPACE.npy        its columns of one space, for a model whose code has spaces
-//! F.npy                  the inferred correspondence of the training cells, for a model that learns from one; F.NAME.cells.txt
+//! F.npy                  the inferred correspondence of the training cells, for a model that learns from one; F.NAME.cells.txt;
+//!                        F.A_B.npy of each pair where there are more than two modalities
 //! metrics.json           what `evaluate` measured last
 //! metrics_by_feature.csv each feature's part in it, where a modality is predicted from another
 //! dataset/               a dataset that was imported on the fly

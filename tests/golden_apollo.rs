@@ -121,8 +121,7 @@ impl Case {
         let pairs = vec![Var::NONE; x.len() * (x.len() - 1) / 2];
         let conditions = self.conditions(cells);
         let labels: Vec<Var> = x.iter().filter_map(|_| Some(s.constant([cells.len(), 1], conditions.as_deref()?))).collect();
-        let cells =
-            Minibatch { x: &x, pairs: &pairs, inferred: Var::NONE, labels: &labels, anchors: 0, shared: &[], cells: order, stage: phase };
+        let cells = Minibatch { x: &x, pairs: &pairs, inferred: &[], labels: &labels, anchors: 0, shared: &[], cells: order, stage: phase };
         let mut losses = Vec::new();
         model.losses(s, phase, &cells, &mut losses);
         losses

@@ -44,8 +44,7 @@ struct Batch {
 impl Batch {
     fn cells<'a>(&'a self, shared: &'a [Var]) -> Minibatch<'a> {
         let (x, pairs, labels) = (&self.x, &self.pairs, &self.labels);
-        let (inferred, cells) = (Var::NONE, Var::NONE);
-        Minibatch { x, pairs, inferred, labels, anchors: self.anchors, shared, cells, stage: self.stage }
+        Minibatch { x, pairs, inferred: &[], labels, anchors: self.anchors, shared, cells: Var::NONE, stage: self.stage }
     }
 }
 

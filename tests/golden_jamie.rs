@@ -47,6 +47,8 @@ cases! {
     the_inferred_alone_without_clipping_match_pytorch "inferred-only"
     one_sided_alignment_with_short_gradients_matches_pytorch "one-sided"
     no_alignment_matches_pytorch "no-align"
+    three_modalities_with_some_pairs_match_pytorch "three"
+    three_modalities_one_sided_match_pytorch "three-one-sided"
     clamped_sigmas_match_pytorch "sigma-clamped"
 }
 

@@ -52,8 +52,7 @@ impl Case {
         let x = NAMES.map(|name| resident(&format!("x/{name}"), features));
         let y = [resident("y", 1)];
         let labels = if counts.is_empty() { &[][..] } else { &y[..] };
-        let cells =
-            Minibatch { x: &x, pairs: &[Var::NONE], inferred: Var::NONE, labels, anchors: 0, shared: &[], cells: Var::NONE, stage: 0 };
+        let cells = Minibatch { x: &x, pairs: &[Var::NONE], inferred: &[], labels, anchors: 0, shared: &[], cells: Var::NONE, stage: 0 };
 
         let (mut optimisers, mut ledgers) = (Vec::new(), Vec::new());
         for (p, phase) in model.phases().iter().enumerate() {

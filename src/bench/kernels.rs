@@ -8,6 +8,7 @@ use super::limits::{self, Limits};
 use super::{Timing, time};
 use crate::engine::nn::BatchNorm;
 use crate::engine::ops::activation::Activation;
+use crate::engine::ops::aggregate::Other;
 use crate::engine::ops::batch_norm::Running;
 use crate::engine::ops::gemm::{Epilogue, Layout};
 use crate::engine::ops::ledger::Ledger;
@@ -258,7 +259,9 @@ fn variational(s: &mut Step) -> Result<Vec<Case>> {
     let list: [(&'static str, f64, f64, Run); 5] = [
         ("sample_latent", 8.0 * codes, 12.0 * codes, |s, [z, other, ..], _| _ = s.sample_latent(z, other, 3)),
         ("kl", 5.0 * codes, 8.0 * codes, |s, [z, other, ..], _| _ = s.kl(z, other)),
-        ("aggregate", 4.0 * codes, 12.0 * codes, |s, [z, other, own, theirs, _], _| _ = s.aggregate([z, other], [own, theirs], Var::NONE)),
+        ("aggregate", 4.0 * codes, 12.0 * codes, |s, [z, other, own, theirs, _], _| {
+            _ = s.aggregate(z, own, &[Other { z: other, sigma: theirs, weights: Var::NONE }])
+        }),
         ("inverse_sums", 2.0 * table, 8.0 * table, |s, [.., block], _| _ = s.inverse_sums(block)),
         ("transport", 2.0 * table * latent as f64, 4.0 * table + 8.0 * codes, |s, [_, other, _, _, block], sums| {
             _ = s.transport(block, sums, other, Towards::Rows)

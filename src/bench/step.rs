@@ -248,14 +248,11 @@ impl Bench {
         let values: Vec<_> = modalities.iter().enumerate().map(filled).collect();
         let feeds = Feeds::of_values(&mut step, &values, plan.slots())?;
         drop(values);
-        let blocks = match (spec.inference)(&settings, &modalities)? {
-            None => None,
-            Some(_) => {
-                let f = init::uniform(seed, "F", cells * cells, 1.0).iter().map(|v| v.abs()).collect();
-                let f = Inferred::of_values(f, [cells; 2]);
-                Some(Blocks::new(&mut step, f, plan.slots(), plan.batch(), usize::MAX)?)
-            }
-        };
+        // Every shape has two modalities.
+        let infers = !(spec.inference)(&settings, &modalities)?.is_empty();
+        let f = || init::uniform(seed, "F", cells * cells, 1.0).iter().map(|v| v.abs()).collect();
+        let inferred = || vec![Some(Inferred::of_values([0, 1], f(), [cells; 2]))];
+        let blocks = infers.then(|| Blocks::new(&mut step, inferred(), plan.slots(), plan.batch(), usize::MAX)).transpose()?;
         let labels = (shape.classes > 0).then(|| LabelFeed::new(&mut step, labels, plan.slots())).transpose()?;
         let mut stepper = Stepper::new(&mut step, &*model, Ways { feeds, blocks, labels }, plan.slots(), plan.fully_paired())?;
         if let Some(stage) = stage {

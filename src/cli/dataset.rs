@@ -17,7 +17,8 @@ pub struct FileArgs {
     /// A modality and its file, repeatable; KEY chooses one of several matrices in it
     #[arg(long, value_name = "NAME=FILE[#KEY]")]
     pub modality: Vec<String>,
-    /// Which rows are the same cell: by-name, by-row, none, or a CSV of two ids and perhaps a confidence [default: by-name if ids are shared]
+    /// Which rows are the same cell: by-name, by-row, none, or a CSV of two ids and perhaps a confidence, of more where its first line names
+    /// the modalities [default: by-name if ids are shared]
     #[arg(long, value_name = "FILE|by-name|by-row|none", requires = "modality")]
     pub pairs: Option<String>,
     /// nan: values that are no finite numbers are missing, not errors

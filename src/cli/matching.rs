@@ -106,7 +106,7 @@ pub fn run(args: Args) -> Result<()> {
         let options = how.by_landmarks()?;
         let count = how.landmarks;
         note(format!("solved between {count} landmarks of each modality and extended to all cells; --landmarks 0 solves between all"));
-        let mut bar = InferBar::new();
+        let mut bar = InferBar::new(dataset);
         let progress = &mut |r| bar.update(Inferring::Landmarks(r));
         let found = landmarks::solve(device, matrices[0], matrices[1], &options, Some(&stop), progress);
         bar.finish();
@@ -133,7 +133,7 @@ pub fn run(args: Args) -> Result<()> {
         }
         return say_exactly(&said);
     }
-    let mut bar = InferBar::new();
+    let mut bar = InferBar::new(dataset);
     let solved = infer(device, matrices, &how, Some(&stop), &mut |told| bar.update(told));
     bar.finish();
     let f = solved?.0;

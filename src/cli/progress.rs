@@ -1,7 +1,7 @@
 //! What a person sees while they wait: a bar with the loss and the time left, or plain lines where stderr is no terminal.
 
 use couplet::correspondence::{Inferring, landmarks};
-use couplet::data::{Hooks, Progress};
+use couplet::data::{Dataset, Hooks, Progress};
 use couplet::train::TrainProgress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
@@ -67,14 +67,18 @@ pub struct InferBar {
     bar: Option<ProgressBar>,
     started: Instant,
     plain: Instant,
+    /// The modalities' names, and which two it is about where there are more.
+    names: Vec<String>,
+    between: String,
 }
 
 impl InferBar {
     /// A bar if stderr is a terminal.
-    pub fn new() -> InferBar {
+    pub fn new(dataset: &Dataset) -> InferBar {
         let bar = std::io::stderr().is_terminal().then(|| bar("{bar:30} {msg}"));
         let now = Instant::now();
-        InferBar { bar, started: now, plain: now }
+        let names = dataset.modalities().iter().map(|m| m.name().to_string()).collect();
+        InferBar { bar, started: now, plain: now, names, between: String::new() }
     }
 
     /// Shows how far it is.
@@ -82,6 +86,11 @@ impl InferBar {
         let elapsed = self.started.elapsed();
         let left = |done: u64, of: u64| duration(elapsed.mul_f64((of - done.min(of)) as f64 / done.max(1) as f64));
         let (text, done, of) = match told {
+            Inferring::Between([a, b]) => {
+                self.between = format!("{} and {}: ", self.names[a], self.names[b]);
+                self.started = Instant::now();
+                return;
+            }
             Inferring::Distances { modality, cells } => {
                 (format!("correspondence: distances of {cells} cells, modality {} of 2", modality + 1), modality as u64, 2)
             }
@@ -101,8 +110,12 @@ impl InferBar {
                     format!("correspondence: round {}/{of} at most, objective {:.5}, change {:.4}", r.iteration, r.objective, r.change);
                 (text, r.iteration, of)
             }
-            Inferring::Known { pairs, better } => {
-                let verdict = if better < 0.5 { "" } else { ", no better than chance: align=0 goes by the pairs alone" };
+            Inferring::Known { pairs, better, left_out } => {
+                let verdict = match (left_out, better < 0.5) {
+                    (true, _) => ", no better than chance: it is left out",
+                    (false, true) => "",
+                    (false, false) => ", no better than chance: align=0 goes by the pairs alone",
+                };
                 return self.ended(format!(
                     "correspondence: {:.1} % of the cells correspond better than the known partner (50 by chance), the mean of {pairs} pairs{verdict}",
                     100.0 * better
@@ -127,6 +140,7 @@ impl InferBar {
     }
 
     fn show(&mut self, text: String, done: u64, of: u64) {
+        let text = format!("{}{text}", self.between);
         match &self.bar {
             Some(bar) => {
                 bar.set_length(of);
@@ -143,7 +157,7 @@ impl InferBar {
 
     fn ended(&self, text: String) {
         self.finish();
-        let _ = writeln!(std::io::stderr(), "{text}");
+        let _ = writeln!(std::io::stderr(), "{}{text}", self.between);
     }
 
     /// Takes the bar away.

@@ -232,7 +232,7 @@ pub fn tell(job: Job) -> Result<TrainSummary> {
     if job.resume && !checkpoint {
         note(format!("{} has no checkpoint: training from the beginning", job.out.display()));
     }
-    let (mut bar, mut infer_bar) = (TrainBar::new(), InferBar::new());
+    let (mut bar, mut infer_bar) = (TrainBar::new(), InferBar::new(job.dataset));
     let mut said = Ok(());
     let (model, seed, precision) = (job.model.name, job.seed, job.precision.name());
     let outcome = train::train(TrainRequest {

@@ -53,6 +53,8 @@ impl Inference {
 /// How far an inference is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Inferring {
+    /// Of several correspondences the one between these modalities, by their positions in the data set, comes next.
+    Between([usize; 2]),
     /// The distances within a modality (0 or 1) are computed next.
     Distances {
         /// Which.
@@ -82,6 +84,8 @@ pub enum Inferring {
         pairs: usize,
         /// The share of B's cells that correspond better to a cell of A than its known partner, the mean over pairs: half by chance, 0 at best.
         better: f64,
+        /// Whether a training leaves it out, since they are many and it is no better than chance.
+        left_out: bool,
     },
 }
 

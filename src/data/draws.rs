@@ -2,7 +2,8 @@
 //!
 //! A minibatch of B holds some known pairs, as many as B trials of a given probability give, and otherwise cells of each modality
 //! drawn each by itself. Nothing is drawn twice within a minibatch as long as a modality has B cells. Two rows that are known to be
-//! the same cell stand in the same slot, also where they met by chance, so that the correspondence of a minibatch is a weight a slot.
+//! the same cell stand in the same slot, also where they met by chance, so that the correspondence of a minibatch is a weight a slot. (Of
+//! three modalities or more some that met by chance may find no slot in common; their pair then counts with weight 0.)
 //! Where every cell is paired, a minibatch is B cells seen in all modalities. By blocks, some minibatches in a row draw from the same
 //! blocks of neighbours, pairs and each modality's cells by themselves. Everything is a function of (seed, minibatch).
 
@@ -96,7 +97,7 @@ impl Draws {
             own.extend(rest);
             slots.push(own);
         }
-        self.align(pairs.len(), &mut slots);
+        self.align(&pairs, &mut slots);
         for ((order, slots), all) in orders.iter_mut().zip(&slots).zip(&self.rows) {
             order.extend(slots.iter().map(|&p| all[p as usize]));
         }
@@ -113,23 +114,49 @@ impl Draws {
         }
     }
 
-    /// Beyond the first `pairs` slots: rows that happen to be one cell move into one slot.
-    fn align(&self, pairs: usize, slots: &mut [Vec<u32>]) {
+    /// Rows that were drawn by themselves and happen to be one cell move into one slot, beyond those of the drawn pairs.
+    fn align(&self, pairs: &[u32], slots: &mut [Vec<u32>]) {
         if self.fully || slots.is_empty() {
             return;
         }
-        let (first, others) = slots.split_at_mut(1);
-        let mut slot_of: Vec<(u32, usize)> =
-            (pairs..first[0].len()).map(|s| (self.unit_of[0][first[0][s] as usize], s)).filter(|(u, _)| *u != NONE).collect();
-        slot_of.sort_unstable();
-        for (m, own) in others.iter_mut().enumerate() {
-            let mut s = pairs;
-            while s < own.len() {
-                let unit = self.unit_of[m + 1][own[s] as usize];
-                let there = slot_of.binary_search_by_key(&unit, |&(u, _)| u).ok().map(|at| slot_of[at].1);
-                match there {
-                    Some(t) if unit != NONE && t != s && self.unit_of[m + 1][own[t] as usize] != unit => own.swap(s, t),
+        let (first, len) = (pairs.len(), slots[0].len());
+        let unit = |m: usize, slots: &[u32], s: usize| self.unit_of[m][slots[s] as usize];
+        // A modality's slots that no drawn pair fills.
+        let free = |m: usize, s: usize| pairs.get(s).is_none_or(|&u| self.place[m][u as usize] == NONE);
+        // Cells that two modalities or more have drawn.
+        let mut met: Vec<u32> = Vec::new();
+        for (m, own) in slots.iter().enumerate() {
+            let mut drawn: Vec<u32> = (0..len).filter(|&s| free(m, s)).map(|s| unit(m, own, s)).filter(|u| *u != NONE).collect();
+            drawn.sort_unstable();
+            drawn.dedup();
+            met.extend(drawn);
+        }
+        met.sort_unstable();
+        let met: Vec<u32> = met.chunk_by(|a, b| a == b).filter(|of_one| of_one.len() > 1).map(|of_one| of_one[0]).collect();
+        // Their slots, found by the first modality that has them; a slot is one cell's at most.
+        let mut slot_of = vec![usize::MAX; met.len()];
+        let mut taken = vec![false; len];
+        for (m, own) in slots.iter_mut().enumerate() {
+            let mut s = 0;
+            while s < len {
+                let here = unit(m, own, s);
+                match met.binary_search(&here).map(|at| slot_of[at]) {
+                    Ok(t) if free(m, s) && t != usize::MAX && t != s && unit(m, own, t) != here => own.swap(s, t),
                     _ => s += 1,
+                }
+            }
+            let (mut s, mut next) = (0, first);
+            while s < len {
+                let at = met.binary_search(&unit(m, own, s)).ok().filter(|at| free(m, s) && slot_of[*at] == usize::MAX);
+                let in_place = s >= first && !taken[s];
+                let (Some(at), Some(to)) = (at, if in_place { Some(s) } else { (next..len).find(|t| !taken[*t]) }) else {
+                    s += 1;
+                    continue;
+                };
+                (slot_of[at], taken[to]) = (to, true);
+                if to != s {
+                    own.swap(s, to);
+                    next = to + 1;
                 }
             }
         }
@@ -211,6 +238,38 @@ mod tests {
                 assert!(drawn.is_none_or(|at| at == s), "minibatch {number}: the partner of slot {s} is in slot {drawn:?}");
             }
         }
+    }
+
+    #[test]
+    fn of_three_modalities_cells_that_met_share_a_slot_whichever_two_have_them() {
+        // Rows 0..20 are cells of the first two, 20..40 of the last two, 40..60 of the first and the last, 60..70 of all; 70..80 are alone.
+        let has = |u: u32, m: u32| match u / 20 {
+            0 => m != 2,
+            1 => m != 0,
+            2 => m != 1,
+            _ => true,
+        };
+        let unit = |u: u32| Unit { rows: (0..3).map(|m| has(u, m).then_some(79 - u)).collect(), confidence: 1.0 };
+        let d = Draws::new(vec![(0..80).collect(); 3], (0..70).map(unit).collect(), 0.2);
+        let (mut met, mut apart) = (0, 0);
+        for number in 0..40 {
+            let (mut orders, mut weights) = (vec![Vec::new(); 3], vec![Vec::new(); 3]);
+            d.append(Shuffle::Exact, 3, number, 40, &mut orders, &mut weights);
+            assert!(orders.iter().all(|o| distinct(o)));
+            for (pair, (i, j)) in [(0, 1), (0, 2), (1, 2)].into_iter().enumerate() {
+                for (s, &row) in orders[i].iter().enumerate() {
+                    let u = 79 - row;
+                    let known = u < 70 && has(u, i as u32) && has(u, j as u32);
+                    let beside = orders[j][s] == row;
+                    assert_eq!(weights[pair][s], if known && beside { 1.0 } else { 0.0 }, "minibatch {number}, slot {s} of {i} and {j}");
+                    let there = known && orders[j].contains(&row);
+                    met += usize::from(there);
+                    apart += usize::from(there && !beside);
+                }
+            }
+        }
+        // Those for which no slot was left, and those that a drawn pair's slot holds by itself.
+        assert!(met > 1000 && apart * 50 < met, "{apart} of {met}");
     }
 
     #[test]

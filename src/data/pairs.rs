@@ -175,44 +175,49 @@ pub fn by_name(modalities: &[Ids]) -> Links {
     Links { modalities: k, rows, confidence: None }
 }
 
-/// A file of pairs. A first line whose ids no modality has, or that names two modalities, is a header; without such names the first two
-/// modalities are meant.
+/// A file of pairs: an id a modality, and perhaps a confidence. A first line that names modalities says which ones, two or more, and an id may
+/// then be missing; else the first two are meant, and a first line whose ids no modality has is a header.
 pub fn from_file(file: &Path, modalities: &[Ids]) -> Result<Links> {
     let k = modalities.len();
     if k < 2 {
         return Err(Error::usage("--pairs names pairs of cells, but there is one modality: give two --modality"));
     }
-    let (mut a, mut b) = (0, 1);
+    let mut of = vec![0, 1];
     let mut reader = TableReader::open(file)?;
-    let mut seen: Vec<HashMap<u32, u64>> = vec![HashMap::new(); 2];
+    let mut seen: Vec<HashMap<u32, u64>> = vec![HashMap::new(); k];
     let (mut rows, mut confidence, mut first) = (Vec::new(), Vec::new(), true);
-    let mut lookup = [index(modalities[a].ids), index(modalities[b].ids)];
+    let mut lookup: Vec<HashMap<&str, u32>> = of.iter().map(|&m| index(modalities[m].ids)).collect();
     while reader.advance()? {
         let place = format!("line {}", reader.line());
         let bad = |message: String| Err(Error::input(file, place.clone(), message));
         let fields = reader.texts(0)?;
-        if !(2..=3).contains(&fields.len()) {
-            return bad(format!("{} fields: two cell ids and perhaps a confidence are wanted", fields.len()));
-        }
-        let found = [lookup[0].get(fields[0].as_str()), lookup[1].get(fields[1].as_str())];
-        if first {
-            first = false;
-            let named = |field: &str| modalities.iter().position(|m| m.name == field);
+        if std::mem::take(&mut first) {
+            let named: Vec<usize> = fields.iter().map_while(|f| modalities.iter().position(|m| m.name == *f)).collect();
+            let none = fields.iter().zip(&lookup).all(|(field, lookup)| !lookup.contains_key(field.as_str()));
             let number = fields.get(2).is_some_and(|f| f.parse::<f32>().is_ok());
-            if found == [None, None] && !number {
-                if let (Some(x), Some(y)) = (named(&fields[0]), named(&fields[1])) {
-                    if x == y {
-                        return bad(format!("both columns are of \"{}\": a pair is of two modalities", fields[0]));
-                    }
-                    (a, b) = (x, y);
-                    lookup = [index(modalities[a].ids), index(modalities[b].ids)];
+            if (2..=named.len() + 1).contains(&fields.len()) && named.len() >= 2 && none {
+                if let Some(twice) = named.iter().enumerate().find(|(i, m)| named[..*i].contains(m)) {
+                    return bad(format!("two columns are of \"{}\": a pair is of different modalities", modalities[*twice.1].name));
                 }
+                lookup = named.iter().map(|&m| index(modalities[m].ids)).collect();
+                of = named;
+                continue;
+            }
+            if (2..=3).contains(&fields.len()) && none && !number {
                 continue;
             }
         }
+        let n = of.len();
+        if !(n..=n + 1).contains(&fields.len()) {
+            let wanted = if n == 2 { "two".to_string() } else { n.to_string() };
+            return bad(format!("{} fields: {wanted} cell ids and perhaps a confidence are wanted", fields.len()));
+        }
         let mut unit = vec![-1; k];
-        for (side, (&m, found)) in [a, b].iter().zip(found).enumerate() {
-            let Some(&row) = found else {
+        for (side, &m) in of.iter().enumerate() {
+            if n > 2 && fields[side].is_empty() {
+                continue;
+            }
+            let Some(&row) = lookup[side].get(fields[side].as_str()) else {
                 let hint = nearest(&fields[side], modalities[m].ids.iter().map(String::as_str).take(10_000));
                 let hint = hint.map(|h| format!(" (did you mean \"{h}\"?)")).unwrap_or_default();
                 return bad(format!("\"{}\" is no cell of \"{}\"{hint}", fields[side], modalities[m].name));
@@ -222,7 +227,10 @@ pub fn from_file(file: &Path, modalities: &[Ids]) -> Result<Links> {
             }
             unit[m] = row as i32;
         }
-        let sure = match fields.get(2).map(String::as_str) {
+        if unit.iter().filter(|&&row| row >= 0).count() < 2 {
+            return bad("fewer than two cell ids: a pair is of two modalities or more".to_string());
+        }
+        let sure = match fields.get(n).map(String::as_str) {
             None | Some("") => 1.0,
             Some(text) => match text.parse::<f32>() {
                 Ok(c) if (0.0..=1.0).contains(&c) => c,
@@ -293,7 +301,34 @@ mod tests {
             ("x,p,1.5\n", "confidence \"1.5\""),
             ("x\n", "1 fields"),
             ("a,b\n", "no pairs"),
-            ("rna,rna\nx,y\n", "both columns"),
+            ("rna,rna\nx,y\n", "two columns are of \"rna\""),
+        ] {
+            let message = read(text).unwrap_err().to_string();
+            assert!(message.contains(words), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_several_modalities_names_them_and_may_leave_cells_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pairs.csv");
+        let (a, b, c) = (ids(&["x", "y"]), ids(&["p", "q"]), ids(&["u", "v"]));
+        let modalities = [Ids { name: "rna", ids: &a }, Ids { name: "atac", ids: &b }, Ids { name: "protein", ids: &c }];
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            from_file(&path, &modalities)
+        };
+        let links = read("protein,rna,atac\nu,x,\nv,y,p\n").unwrap();
+        assert_eq!((links.table(), links.confidences()), (&[0, -1, 0, 1, 0, 1][..], None));
+        let links = read("rna,atac,protein,sure\n,q,u,0.5\nx,,v,\n").unwrap();
+        assert_eq!((links.table(), links.confidences()), (&[-1, 1, 0, 0, -1, 1][..], Some(&[0.5, 1.0][..])));
+        assert_eq!(read("protein,rna\nu,x\n").unwrap().table(), [0, -1, 0]);
+        for (text, words) in [
+            ("rna,atac,protein\nx,,\n", "line 2: fewer than two cell ids"),
+            ("rna,atac,protein\nx,p\n", "line 2: 2 fields: 3 cell ids"),
+            ("rna,atac,protein\nx,p,u\ny,,u\n", "\"u\" of \"protein\" is paired already on line 2"),
+            ("rna,atac,protein,sure,more\n", "5 fields"),
+            ("rna,atac,rna\nx,p,y\n", "two columns are of \"rna\""),
         ] {
             let message = read(text).unwrap_err().to_string();
             assert!(message.contains(words), "{message}");

@@ -71,15 +71,20 @@ pub struct SimulateSpec<'a> {
     pub seed: u64,
     /// The experiment that `atlas` is to be like.
     pub like: Option<&'a str>,
-    /// Features of each modality of `atlas`; empty for the experiment's own numbers.
+    /// Features of each modality of `atlas`, empty for the experiment's own numbers; of `branching`, as many views as there are numbers.
     pub features: &'a [usize],
 }
 
 /// Writes a simulated dataset to `out`, which must not exist.
 pub fn simulate(spec: &SimulateSpec, out: &Path, hooks: &mut Hooks) -> Result<()> {
     let recipe = recipe(spec.recipe)?;
-    if recipe.cells > 0 && (spec.like.is_some() || !spec.features.is_empty()) {
-        return Err(Error::usage(format!("--like and --features are for atlas, not for {}", recipe.name)));
+    let (like, features) = (recipe.name == "atlas", ["atlas", "branching"].contains(&recipe.name));
+    if !like && spec.like.is_some() || !features && !spec.features.is_empty() {
+        return Err(Error::usage(format!(
+            "--like is for atlas, --features for atlas and branching: {} takes {}",
+            recipe.name,
+            if features { "no --like" } else { "neither" }
+        )));
     }
     let cells = match spec.cells {
         Some(cells) => cells,
@@ -101,15 +106,15 @@ fn provenance(recipe: &RecipeSpec, cells: usize, seed: u64) -> Provenance {
     Provenance { file: format!("simulate {} --cells {cells} --seed {seed}", recipe.name), ..Provenance::default() }
 }
 
-/// Finishes a dataset of two modalities whose row i is the same cell, with labels: a name and a text a cell each.
-fn finish_paired(builder: Builder, recipe: &RecipeSpec, modalities: [&str; 2], cells: usize, labels: Vec<(String, Texts)>) -> Result<()> {
+/// Finishes a dataset of modalities whose row i is the same cell, with labels: a name and a text a cell each.
+fn finish_paired(builder: Builder, recipe: &RecipeSpec, modalities: &[&str], cells: usize, labels: Vec<(String, Texts)>) -> Result<()> {
     let ids: Vec<String> = (0..cells).map(|cell| format!("cell{cell}")).collect();
-    let links = pairs::by_row(&modalities.map(|name| Ids { name, ids: &ids }))?;
+    let links = pairs::by_row(&modalities.iter().map(|name| Ids { name, ids: &ids }).collect::<Vec<_>>())?;
     let (columns, values) = labels.into_iter().unzip();
     let lines = (2..cells as u64 + 2).collect();
     let table = Table { file: format!("simulate {}", recipe.name).into(), ids: ids.clone(), lines, columns, values };
     let who = Identities {
-        ids: vec![(ids.clone(), "simulated"), (ids, "simulated")],
+        ids: vec![(ids, "simulated"); modalities.len()],
         links,
         rule: "by-row".into(),
         labels: &[Given { modality: None, table }],

@@ -59,7 +59,7 @@ pub const SPEC: ModelSpec = ModelSpec {
     takes_missing: false,
     resolve: options::resolve,
     labels: options::labels,
-    inference: |_, _| Ok(None),
+    inference: |_, _| Ok(Vec::new()),
     imputation_remark: |_| None,
     build: |s, settings, modalities| {
         Ok(if settings.get("single_step")?.flag()? {

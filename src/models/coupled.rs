@@ -32,7 +32,7 @@
 
 use super::options::{Kind, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
 use super::settings::Settings;
-use super::{Facts, Labels, Losses, Minibatch, Modality, Model, ModelSpec, Phase, pair_index};
+use super::{Facts, Labels, Losses, MOST_MODALITIES, Minibatch, Modality, Model, ModelSpec, Phase, pair_index};
 use crate::engine::nn::{BatchNorm, Mlp};
 use crate::engine::ops::activation::Activation;
 use crate::engine::ops::batch_norm::{BatchNormState, Running};
@@ -52,7 +52,7 @@ pub const SPEC: ModelSpec = ModelSpec {
     image_sides: |_| Ok(None),
     takes_missing: true,
     resolve,
-    inference: |_, _| Ok(None),
+    inference: |_, _| Ok(Vec::new()),
     labels: |_| Ok(Labels::Unused),
     imputation_remark: |_| None,
     build: |s, settings, modalities| Ok(Box::new(Coupled::new(s, settings, modalities)?)),
@@ -342,10 +342,8 @@ impl Model for Coupled {
 
     fn losses(&self, s: &mut Step, _phase: usize, cells: &Minibatch, losses: &mut Losses) {
         // k is a handful: the codes of a step stand in arrays, so that a warm step allocates nothing.
-        const MOST: usize = 16;
         let k = self.arms.len();
-        assert!(k <= MOST, "{k} modalities: up to {MOST} can be coupled");
-        let (mut z, mut coupled, mut l) = ([Var::NONE; MOST], [Var::NONE; MOST], [Var::NONE; MOST]);
+        let (mut z, mut coupled, mut l) = ([Var::NONE; MOST_MODALITIES], [Var::NONE; MOST_MODALITIES], [Var::NONE; MOST_MODALITIES]);
         for (i, arm) in self.arms.iter().enumerate() {
             z[i] = self.code(s, i, cells.x[i]);
             let y = self.reconstruct(s, i, z[i], i);

@@ -58,7 +58,7 @@ pub const SPEC: ModelSpec = ModelSpec {
     takes_missing: false,
     resolve: settings::resolve,
     labels: settings::labels,
-    inference: |_, _| Ok(None),
+    inference: |_, _| Ok(Vec::new()),
     imputation_remark: |_| None,
     build: |s, settings, modalities| {
         Ok(if settings::is_image(settings)? {

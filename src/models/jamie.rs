@@ -2,8 +2,8 @@
 //!
 //! One variational autoencoder a modality; the latent vectors of cells known to correspond are averaged before they are decoded:
 //!
-//!   z_i = μ_i + (exp(½ logvar_i) + 10⁻⁷) e                    c_i = (σ_i z_i + σ_j W_ij z_j) / (σ_i + σ_j Σ W_ij)
-//!   L   = β w_KL Σ KL_i + w_rec Σ |D_i(c_i) - x_i|² + w_comb Σ |z_i - c_i|² + ½ w_align Σ |c_i - F_ij c_j|²
+//!   z_i = μ_i + (exp(½ logvar_i) + 10⁻⁷) e                    c_i = (σ_i z_i + Σ_j σ_j W_ij z_j) / (σ_i + Σ_j σ_j W_ij 1),  j ≠ i
+//!   L   = β w_KL Σ KL_i + w_rec Σ |D_i(c_i) - x_i|² + w_comb Σ |z_i - c_i|² + ½ w_align/(k-1) Σ_i Σ_j |c_i - F_ij c_j|²
 //!                                                                                     (means over cells and columns)
 //!
 //! | symbol | meaning | here |
@@ -11,37 +11,42 @@
 //! | E_i, D_i | encoder and decoder: d → 2d → d → latent, and back; batch norm, leaky ReLU, dropout | `Arm` |
 //! | μ_i, logvar_i | heads of the encoder | `Arm::mu`, `Arm::logvar` |
 //! | σ_i | a learned weight a modality, at least 10⁻⁴ | `sigma.NAME` |
-//! | W | which cells of the minibatch are the same | weights of the slots |
-//! | F | the correspondence inferred from the distances within each modality, rows normalised in a minibatch | `inferred` |
+//! | W_ij | which cells of the minibatch are the same in modalities i and j | weights of the slots |
+//! | F_ij | the correspondence of i and j inferred from the distances within each, rows normalised in a minibatch | `inferred` |
 //! | β | annealing, 1/(1 + exp(-5 (e - h)/h)), h half of `min_epochs` | `Jamie::begin_epoch` |
-//! | KL_i, |D_i(c_i) - x_i|², |z_i - c_i|², |c_i - F_ij c_j|² | loss terms | `kl.NAME`, `recon.NAME`, `comb.NAME`, `align.NAME` |
+//! | KL_i, |D_i(c_i) - x_i|², |z_i - c_i|² | loss terms | `kl.NAME`, `recon.NAME`, `comb.NAME` |
+//! | |c_i - F_ij c_j|² | loss term | `align.NAME` of two modalities, `align.NAME_OTHER` of more |
 //!
 //! Where paper and released program differ: each modality's own log-variance enters its KL; the released scale of the losses, for which
 //! clipping and early stopping are stated; the encoder's depth of the program; correspondences are normalised along the axis that is
 //! summed and the alignment counts both ways, so that exchanging the modalities changes nothing (`align_sides=one` is the program's);
 //! `align=0` leaves F out altogether. A known pair counts with its confidence. Embedding is μ; imputation decodes μ directly.
 //!
-//! Limitations: two modalities; no missing values. F is inferred of the training cells alone: held-out cells have no alignment loss.
+//! The paper has two modalities, here are k: a code is averaged with those of all modalities in which its cell is known, every pair of
+//! modalities has an inferred correspondence of its own, and the k - 1 others that a code is aligned with count as much as the one of two.
+//!
+//! Limitations: no missing values. F is inferred of the training cells alone: held-out cells have no alignment loss.
 
-use super::inference;
-use super::options::{Kind, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
+mod options;
+
 use super::settings::Settings;
-use super::{Facts, Labels, Losses, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stopping};
-use crate::correspondence::Inference;
+use super::{Labels, Losses, MOST_MODALITIES, MOST_PAIRS, Minibatch, Modality, Model, ModelSpec, Phase, Sampling, Stopping, pair_index};
 use crate::engine::nn::{BatchNorm, Linear};
 use crate::engine::ops::activation::Activation;
+use crate::engine::ops::aggregate::Other;
 use crate::engine::ops::batch_norm::Running;
 use crate::engine::ops::ledger::Ledger;
 use crate::engine::ops::transport::Towards;
 use crate::engine::optim::AdamSettings;
 use crate::engine::params::init;
 use crate::engine::{Knob, Step, Var, Weight};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use options::{OPTIONS, asked, imputation_remark, resolve};
 
 /// The row of [`MODELS`](super::MODELS).
 pub const SPEC: ModelSpec = ModelSpec {
     name: "jamie",
-    summary: "JAMIE (Kalafut 2023): two variational autoencoders that share the latent vectors of corresponding cells",
+    summary: "JAMIE (Kalafut 2023): variational autoencoders that share the latent vectors of corresponding cells",
     options: OPTIONS,
     count_recipe: "counts10k-log1p,standardise",
     image_sides: |_| Ok(None),
@@ -52,85 +57,6 @@ pub const SPEC: ModelSpec = ModelSpec {
     imputation_remark,
     build: |s, settings, modalities| Ok(Box::new(Jamie::new(s, settings, modalities)?)),
 };
-
-static OPTIONS: &[OptionSpec] = &[
-    option("latent", Per::Run, Kind::Int { min: 1, max: 4096 }, "32", "dimensions of the code"),
-    option(
-        "pca_dim",
-        Per::Modality,
-        Kind::Int { min: 0, max: 1 << 20 },
-        "512",
-        "principal components that stand for the features; 0: the features themselves",
-    ),
-    option(
-        "dropout",
-        Per::Run,
-        Kind::Float { min: 0.0, max: 0.999 },
-        "0",
-        "after every hidden layer; imputation wants 0.3 (the paper: 0.6), integration 0",
-    ),
-    option("kl", Per::Run, POSITIVE, "0.032", "weight of the Kullback-Leibler term, annealed"),
-    option("comb", Per::Run, POSITIVE, "32", "weight of the distance of a code from its aggregate"),
-    option("recon", Per::Run, POSITIVE, "1", "weight of the reconstruction"),
-    option(
-        "align",
-        Per::Run,
-        POSITIVE,
-        "1",
-        "weight of the distance of a code from those that the inferred correspondence says; 0: none is inferred",
-    ),
-    option("align_sides", Per::Run, Kind::Choice(&["both", "one"]), "both", "whether both codes are compared, or only the first's"),
-    option(
-        "pf_ratio",
-        Per::Run,
-        Kind::Float { min: 0.0, max: 1.0 },
-        "1",
-        "share of the known pairs in the aggregate, the rest is the inferred correspondence's",
-    ),
-    inference::DISTANCE,
-    inference::KMAX,
-    inference::LANDMARKS,
-    inference::STEPS,
-    inference::EPS,
-    inference::RHO,
-    inference::DELAY,
-    inference::SOLVER,
-    inference::EPSILON,
-    inference::ROUNDS,
-    inference::MARGINALS,
-    inference::RELAX,
-    option(
-        "pair_fraction",
-        Per::Run,
-        Kind::Float { min: 0.0, max: 1.0 },
-        "0.8",
-        "share of a minibatch that is known pairs, where not all cells are paired",
-    ),
-    option("clip", Per::Run, POSITIVE, "1", "the longest gradient; 0: any length"),
-    option("lr", Per::Run, POSITIVE, "0.001", "Adam's learning rate"),
-    option("batch_size", Per::Run, Kind::Int { min: 2, max: 1 << 20 }, "auto", "cells of a minibatch: 512, or all if there are fewer"),
-    option("epochs", Per::Run, Kind::Int { min: 1, max: 1 << 30 }, "10000", "most epochs"),
-    option(
-        "min_epochs",
-        Per::Run,
-        Kind::Int { min: 0, max: 1 << 30 },
-        "auto",
-        "epochs before early stopping, twice the annealing's half: 2500, or 3/4 of epochs",
-    ),
-    option(
-        "patience",
-        Per::Run,
-        Kind::Int { min: 0, max: 1 << 30 },
-        "500",
-        "epochs without a smaller minibatch loss before stopping; 0: never stop",
-    ),
-    option("min_increment", Per::Run, POSITIVE, "1e-8", "what counts as a smaller loss"),
-    option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
-    inference::PREPROCESS,
-    inference::SPARSE,
-    TOP_GENES,
-    TOP_GENES_BY,
-];
 
 /// Slope of the leaky ReLU below 0.
 const HIDDEN: Activation = Activation::LeakyRelu(0.01);
@@ -170,35 +96,6 @@ pub struct Jamie {
     stopping: Stopping,
     terms: Vec<String>,
     phases: Vec<Phase>,
-}
-
-fn resolve(settings: &mut Settings, &Facts { modalities, cells, .. }: &Facts) -> Result<()> {
-    if modalities.len() != 2 {
-        return Err(Error::usage(format!(
-            "jamie pairs two modalities, there are {}: import the two that you want, or train coupled",
-            modalities.len()
-        )));
-    }
-    settings.fill("batch_size", "", Value::Int(512.min(cells.max(2)) as i64));
-    // Without geodesic distances there is no graph to extend along.
-    let geodesic =
-        modalities.iter().map(|m| settings.of("distance", &m.name)?.word().map(|w| w == "geodesic")).collect::<Result<Vec<_>>>()?;
-    let landmarks = if geodesic.iter().all(|&g| g) { Inference::landmarks_for(cells) } else { 0 };
-    settings.fill("landmarks", "", Value::Int(landmarks as i64));
-    let epochs = settings.get("epochs")?.count()?;
-    settings.fill("min_epochs", "", Value::Int(2500.min(epochs * 3 / 4) as i64));
-    Ok(())
-}
-
-fn asked(settings: &Settings, modalities: &[Modality]) -> Result<Option<Inference>> {
-    let unused = settings.get("align")?.float()? == 0.0 && settings.get("pf_ratio")?.float()? == 1.0;
-    (!unused).then(|| inference::inference(settings, [&modalities[0].name, &modalities[1].name])).transpose()
-}
-
-fn imputation_remark(settings: &Settings) -> Option<&'static str> {
-    let dropout = settings.get("dropout").and_then(|d| d.float()).unwrap_or(0.0);
-    (dropout == 0.0)
-        .then_some("the run was trained without dropout, from which imputation suffers on few cells: --set dropout=0.3 trains one for it")
 }
 
 impl Block {
@@ -245,7 +142,12 @@ impl Jamie {
         let (align, both_sides) = (float("align")? as f32, settings.get("align_sides")?.word()? == "both");
         let mut terms: Vec<String> = ["kl", "recon", "comb"].iter().flat_map(|what| modalities.iter().map(|m| name(what, m))).collect();
         if align > 0.0 {
-            terms.extend(modalities[..if both_sides { 2 } else { 1 }].iter().map(|m| name("align", m)));
+            let k = modalities.len();
+            let term = |[i, j]: [usize; 2]| {
+                let own = name("align", &modalities[i]);
+                if k > 2 { format!("{own}_{}", modalities[j].name) } else { own }
+            };
+            terms.extend(aligned(k, both_sides).map(term));
         }
         let optimiser = AdamSettings { rate: float("lr")?, ..AdamSettings::default() };
         Ok(Jamie {
@@ -274,6 +176,11 @@ impl Jamie {
     }
 }
 
+/// Whose codes are compared with whose, carried over: of each pair of k modalities the first's with the second's, or both.
+fn aligned(k: usize, both_sides: bool) -> impl Iterator<Item = [usize; 2]> {
+    (0..k).flat_map(move |i| (0..k).map(move |j| [i, j])).filter(move |[i, j]| i != j && (both_sides || i < j))
+}
+
 impl Model for Jamie {
     fn phases(&self) -> &[Phase] {
         &self.phases
@@ -284,41 +191,49 @@ impl Model for Jamie {
     }
 
     fn losses(&self, s: &mut Step, _phase: usize, cells: &Minibatch, losses: &mut Losses) {
-        let (mut z, mut c) = ([Var::NONE; 2], [Var::NONE; 2]);
+        let k = self.arms.len();
+        let (mut z, mut c) = ([Var::NONE; MOST_MODALITIES], [Var::NONE; MOST_MODALITIES]);
         for (i, arm) in self.arms.iter().enumerate() {
             let [mu, logvar] = self.heads(s, i, cells.x[i]);
             z[i] = s.sample_latent(mu, logvar, arm.noise);
             losses.push((s.kl(mu, logvar), Weight::Knob(self.annealing)));
         }
-        let f = cells.inferred;
-        let inverses = if f.is_none() { [Var::NONE; 2] } else { s.inverse_sums(f) };
-        let towards = [Towards::Rows, Towards::Columns];
-        for (i, c) in c.iter_mut().enumerate() {
-            let sigmas = [self.arms[i].sigma, self.arms[1 - i].sigma];
-            let (mut other, mut weight) = (z[1 - i], cells.pairs[0]);
-            if self.pf_ratio < 1.0 && !f.is_none() {
-                let carried = s.transport(f, inverses, other, towards[i]);
-                [other, weight] = s.blend([other, carried], weight, inverses[i], self.pf_ratio);
+        let mut inverses = [[Var::NONE; 2]; MOST_PAIRS];
+        for (inverses, &f) in inverses.iter_mut().zip(cells.inferred).filter(|(_, f)| !f.is_none()) {
+            *inverses = s.inverse_sums(f);
+        }
+        let inferred = |from: usize, to: usize| {
+            let pair = pair_index(k, from.min(to), from.max(to));
+            let f = cells.inferred.get(pair).copied().unwrap_or(Var::NONE);
+            (!f.is_none()).then_some((f, inverses[pair], if to < from { Towards::Rows } else { Towards::Columns }))
+        };
+        let mut others = [Other::NONE; MOST_MODALITIES];
+        for i in 0..k {
+            for (other, j) in others.iter_mut().zip((0..k).filter(|j| *j != i)) {
+                *other = Other { z: z[j], sigma: self.arms[j].sigma, weights: cells.pairs[pair_index(k, i.min(j), i.max(j))] };
+                if let Some((f, inverses, towards)) = inferred(j, i).filter(|_| self.pf_ratio < 1.0) {
+                    let carried = s.transport(f, inverses, z[j], towards);
+                    let sums = inverses[usize::from(towards == Towards::Columns)];
+                    [other.z, other.weights] = s.blend([z[j], carried], other.weights, sums, self.pf_ratio);
+                }
             }
-            *c = s.aggregate([z[i], other], sigmas, weight);
+            c[i] = s.aggregate(z[i], self.arms[i].sigma, &others[..k - 1]);
         }
         let [recon, comb] = self.weights.map(Weight::Fixed);
         for (i, (&c, &x)) in c.iter().zip(cells.x).enumerate() {
             let y = self.decode(s, i, c);
             losses.push((s.mean_square(y, x), recon));
         }
-        for (&z, &c) in z.iter().zip(&c) {
+        for (&z, &c) in z.iter().zip(&c).take(k) {
             losses.push((s.mean_square(z, c), comb));
         }
         if self.align > 0.0 {
-            let (sides, weight) = if self.both_sides { (2, 0.5 * self.align) } else { (1, self.align) };
-            for i in 0..sides {
-                let term = if f.is_none() {
-                    Var::NONE
-                } else {
-                    let carried = s.transport(f, inverses, c[1 - i], towards[i]);
+            let weight = if self.both_sides { 0.5 * self.align } else { self.align } / (k - 1) as f32;
+            for [i, j] in aligned(k, self.both_sides) {
+                let term = inferred(j, i).map_or(Var::NONE, |(f, inverses, towards)| {
+                    let carried = s.transport(f, inverses, c[j], towards);
                     s.mean_square(c[i], carried)
-                };
+                });
                 losses.push((term, Weight::Fixed(weight)));
             }
         }
@@ -364,6 +279,7 @@ impl Model for Jamie {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Facts;
     use super::*;
     use crate::device::Device;
     use crate::engine::Precision;
@@ -411,16 +327,7 @@ mod tests {
         model.losses(
             &mut s,
             0,
-            &Minibatch {
-                x: &x,
-                pairs: &[Var::NONE],
-                inferred: Var::NONE,
-                labels: &[],
-                anchors: 0,
-                shared: &[],
-                cells: Var::NONE,
-                stage: 0,
-            },
+            &Minibatch { x: &x, pairs: &[Var::NONE], inferred: &[], labels: &[], anchors: 0, shared: &[], cells: Var::NONE, stage: 0 },
             &mut losses,
         );
         assert_eq!(losses.len(), model.terms(0).len());
@@ -433,13 +340,5 @@ mod tests {
             assert!((v - 0.5).abs() < 0.02, "{term}: {v}");
         }
         assert_eq!(value(&mut s, "kl.a"), 0.0, "a standard normal has no divergence from itself");
-    }
-
-    #[test]
-    fn three_modalities_are_refused() {
-        let names = ["a", "b", "c"].map(str::to_string);
-        let modalities = names.clone().map(|name| Modality { name, features: 3, deviations: vec![1.0; 3], image: None });
-        let mut settings = Settings::new(SPEC.name, SPEC.options, &names).unwrap();
-        assert_eq!(resolve(&mut settings, &Facts { modalities: &modalities, cells: 10, ..Facts::default() }).unwrap_err().exit_code(), 2);
     }
 }

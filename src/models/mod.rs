@@ -22,6 +22,11 @@ use crate::error::{Error, Result, nearest};
 use options::OptionSpec;
 use settings::Settings;
 
+/// As many modalities as a model may have: what a step needs of them stands in arrays, so that a warm step allocates nothing.
+pub const MOST_MODALITIES: usize = 16;
+/// As many pairs of them.
+pub const MOST_PAIRS: usize = MOST_MODALITIES * (MOST_MODALITIES - 1) / 2;
+
 /// A modality as a model sees it.
 #[derive(Clone, Debug)]
 pub struct Modality {
@@ -41,9 +46,9 @@ pub struct Minibatch<'a> {
     pub x: &'a [Var],
     /// The weights [B, 1] of the pairs of modalities (0,1), (0,2), .. (1,2), ..; [`Var::NONE`] where every slot is a pair.
     pub pairs: &'a [Var],
-    /// The inferred correspondence [B, B] of the rows of the first two modalities, for a model that asks for one; [`Var::NONE`] where there is
-    /// none, as for held-out cells.
-    pub inferred: Var,
+    /// The inferred correspondences [B, B] of the pairs of modalities, in the order of `pairs`, for a model that asks for them; [`Var::NONE`]
+    /// where there is none: of held-out cells, and where known pairs contradict it.
+    pub inferred: &'a [Var],
     /// What is known of the cells [B, 1], a modality each: their class's number, or a marker's value; NaN where nothing is known.
     /// Empty for a model that learns from no labels.
     pub labels: &'a [Var],
@@ -320,8 +325,9 @@ pub struct ModelSpec {
     pub resolve: fn(&mut Settings, &Facts) -> Result<()>,
     /// Whether and how the model learns from labels, where there are any.
     pub labels: fn(&Settings) -> Result<Labels>,
-    /// How the correspondence of the first two modalities is to be inferred, if the model learns from one.
-    pub inference: fn(&Settings, &[Modality]) -> Result<Option<Inference>>,
+    /// How the correspondences of the pairs of modalities, (0,1), (0,2), .. (1,2), .., are to be inferred; none where the model learns from
+    /// none.
+    pub inference: fn(&Settings, &[Modality]) -> Result<Vec<Inference>>,
     /// What somebody who imputes with a run of these settings should know, in a line.
     pub imputation_remark: fn(&Settings) -> Option<&'static str>,
     /// Builds the model.

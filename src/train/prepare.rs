@@ -6,7 +6,7 @@ use super::feed::{self, Feeds};
 use super::input::Input;
 use super::labels::{self, LabelFeed};
 use super::session::Session;
-use super::stepper::{MOST_MODALITIES, Stepper, Ways};
+use super::stepper::{Stepper, Ways};
 use super::{common, conditions, filter};
 use crate::data::Dataset;
 use crate::data::plan::{Plan, Unit};
@@ -17,7 +17,7 @@ use crate::engine::Step;
 use crate::error::{Error, Result};
 use crate::models::options::Value;
 use crate::models::settings::Settings;
-use crate::models::{Facts, Labels, Modality, Model, ModelSpec, Sampling, Stage};
+use crate::models::{Facts, Labels, MOST_MODALITIES, Modality, Model, ModelSpec, Sampling, Stage};
 use crate::run::{Config, ModalityShape, Run};
 use std::path::{Path, PathBuf};
 
@@ -156,15 +156,9 @@ impl Preparation {
         let fed: Vec<[bool; 2]> = ways.iter().map(|way| [way.resident, way.sparse.is_some()]).collect();
         let described = device.describe();
         let run = open_run(request, &settings, &described)?;
-        let (inferred, device) = match (request.model.inference)(&settings, &modalities)? {
-            None => (None, device),
-            Some(how) => {
-                let told = &mut *request.inferring;
-                let (made, device) = Inferred::of_run(&run, dataset, &inputs, &training_rows, &how, device, request.stop, told)?;
-                made.of_known(&used).into_iter().for_each(told);
-                (Some(made), device)
-            }
-        };
+        let how = (request.model.inference)(&settings, &modalities)?;
+        let told = &mut *request.inferring;
+        let (inferred, device) = Inferred::of_pairs(&run, dataset, &inputs, &training_rows, &used, &how, device, request.stop, told)?;
         let mut step = Step::new(device, request.seed, request.precision)?;
         let model = (request.model.build)(&mut step, &settings, &modalities)?;
         let stages = stages(&*model, &settings)?;
@@ -195,7 +189,7 @@ impl Preparation {
         let batch = plans.iter().map(Plan::batch).max().unwrap_or(0);
         let batch = batch.max(held.as_ref().map_or(0, |h| h.slots().min(2 * batch)));
         let feeds = Feeds::new(&mut step, dataset, &mut inputs, ways, slots, batch)?;
-        let blocks = inferred.map(|f| Blocks::new(&mut step, f, slots, batch, room)).transpose()?;
+        let blocks = (!inferred.is_empty()).then(|| Blocks::new(&mut step, inferred, slots, batch, room)).transpose()?;
         let learnt_from = labels.as_ref().map(|l| (l.column.clone(), l.classes));
         let labels = labels.map(|l| LabelFeed::new(&mut step, l.values, slots)).transpose()?;
         let stepper = Stepper::new(&mut step, &*model, Ways { feeds, blocks, labels }, slots, fully_paired)?;

@@ -9,19 +9,15 @@ use crate::engine::ops::ledger::Ledger;
 use crate::engine::optim::Optimiser;
 use crate::engine::{Step, Var, Weight};
 use crate::error::Result;
-use crate::models::{Losses, Minibatch, Model};
+use crate::models::{Losses, MOST_MODALITIES, MOST_PAIRS, Minibatch, Model};
 use std::ops::Range;
-
-/// As many modalities as a run may have.
-pub const MOST_MODALITIES: usize = 16;
-const MOST_PAIRS: usize = MOST_MODALITIES * (MOST_MODALITIES - 1) / 2;
 
 /// What a step needs besides the model: the modalities' way in, the pairs' weights, optimisers and the ledger of its loss terms.
 pub struct Stepper {
     feeds: Feeds,
     /// An epoch's weights [slots, 1], a pair each; none where every slot is a pair.
     weights: Vec<Var>,
-    /// The inferred correspondence, for a model that learns from it.
+    /// The inferred correspondences, for a model that learns from them.
     blocks: Option<Blocks>,
     labels: Option<LabelFeed>,
     /// The epoch's order of the first modality's rows.
@@ -57,7 +53,7 @@ struct Taken {
 pub struct Ways {
     /// The modalities'.
     pub feeds: Feeds,
-    /// The inferred correspondence, for a model that learns from one.
+    /// The inferred correspondences, for a model that learns from them.
     pub blocks: Option<Blocks>,
     /// The labels, for a model that learns from them.
     pub labels: Option<LabelFeed>,
@@ -68,7 +64,7 @@ struct Given {
     x: [Var; MOST_MODALITIES],
     pairs: [Var; MOST_PAIRS],
     labels: [Var; MOST_MODALITIES],
-    inferred: Var,
+    inferred: [Var; MOST_PAIRS],
 }
 
 /// Steps that run launch by launch before a step is captured.
@@ -218,13 +214,13 @@ impl Stepper {
         s.train_only(|_| true);
     }
 
-    /// The minibatch of the step under way; in training with the inferred correspondence.
+    /// The minibatch of the step under way; in training with the inferred correspondences.
     fn given(&self, s: &mut Step, rows: usize, training: bool) -> Given {
         let mut given = Given {
             x: [Var::NONE; MOST_MODALITIES],
             pairs: [Var::NONE; MOST_PAIRS],
             labels: [Var::NONE; MOST_MODALITIES],
-            inferred: Var::NONE,
+            inferred: [Var::NONE; MOST_PAIRS],
         };
         self.feeds.minibatch(s, rows, &mut given.x);
         for (p, &w) in given.pairs.iter_mut().zip(&self.weights).filter(|(_, w)| !w.is_none()) {
@@ -234,7 +230,7 @@ impl Stepper {
             given.labels = labels.minibatch(s, rows);
         }
         if let Some(blocks) = self.blocks.as_ref().filter(|_| training) {
-            given.inferred = blocks.minibatch(s, rows);
+            blocks.minibatch(s, rows, &mut given.inferred);
         }
         given
     }
@@ -244,7 +240,7 @@ impl Stepper {
         Minibatch {
             x: &given.x[..self.feeds.len()],
             pairs: &given.pairs[..self.weights.len()],
-            inferred: given.inferred,
+            inferred: &given.inferred[..self.weights.len()],
             labels: &given.labels[..labels],
             anchors,
             shared,

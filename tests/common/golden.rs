@@ -136,7 +136,7 @@ pub struct Bench<'c> {
     pub model: Box<dyn Model>,
     pub x: Vec<Var>,
     pairs: Vec<Var>,
-    inferred: Var,
+    inferred: Vec<Var>,
 }
 
 impl<'c> Bench<'c> {
@@ -157,11 +157,11 @@ impl<'c> Bench<'c> {
         let x: Vec<Var> = case.modalities().iter().map(|m| resident(format!("x/{}", m.name), m.features)).collect();
         assert!(x.iter().all(|x| !x.is_none()), "{}: no data", case.name);
         let names = case.names();
-        let mut pairs = Vec::new();
+        let (mut pairs, mut inferred) = (Vec::new(), Vec::new());
         for (i, a) in names.iter().enumerate() {
             pairs.extend(names[i + 1..].iter().map(|b| resident(format!("pair/{a}_{b}"), 1)));
+            inferred.extend(names[i + 1..].iter().map(|b| resident(format!("inferred/{a}_{b}"), case.rows())));
         }
-        let inferred = resident("inferred".into(), case.rows());
         let label = format!("{}, {device_name}", case.name);
         let mut bench = Bench { case, label, step: s, model, x, pairs, inferred };
         bench.set_weights();
@@ -198,7 +198,7 @@ impl<'c> Bench<'c> {
             &Minibatch {
                 x: &self.x,
                 pairs: &self.pairs,
-                inferred: self.inferred,
+                inferred: &self.inferred,
                 labels: &[],
                 anchors: 0,
                 shared: &[],

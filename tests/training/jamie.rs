@@ -1,7 +1,7 @@
 //! `jamie`: the views of a cell come together, and its correspondence is kept with the run.
 
 use crate::training::Training;
-use crate::{history, left, on_threads, two};
+use crate::{dataset, history, left, on_threads, table, threads_and_stops_change_no_bit, two};
 use couplet::data::Dataset;
 use couplet::data::pairs::PairsRule;
 use couplet::device::Device;
@@ -11,6 +11,13 @@ use std::path::Path;
 
 fn run(dataset: &Dataset, device: Device, out: &Path, options: &[&str]) -> TrainSummary {
     Training::new("jamie", dataset, device, out, options).run().unwrap().0
+}
+
+/// Three tables, a, b and c, of the same cells as far as all have them.
+fn three(dir: &Path, cells: [usize; 3], features: [usize; 3]) -> Dataset {
+    let names = ["a", "b", "c"];
+    let tables = [0, 1, 2].map(|m| table(dir, names[m], 1 + m as u64, cells[m], features[m]));
+    dataset(dir, "three", &[0, 1, 2].map(|m| (names[m], tables[m].as_path())), PairsRule::ByName)
 }
 
 #[test]
@@ -103,6 +110,41 @@ fn between_landmarks_the_correspondence_is_kept_as_its_factors_and_all_cells_as_
     assert!(left(&out, &["model.safetensors"]) == left(&few, &["model.safetensors"]));
 }
 
+#[test]
+fn jamie_takes_several_modalities_and_no_thread_or_stop_changes_a_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    // Cells 0..60 are in all three, 60..90 in the first and the last alone; pairs by name.
+    let data = three(dir.path(), [90, 60, 90], [24, 15, 12]);
+    let options = ["epochs=60", "latent=8", "batch_size=30", "dropout=0.05", "steps=100", "pf_ratio=0.9"];
+    let files = ["model.safetensors", "F.a_b.npy", "F.a_c.npy", "F.b_c.npy", "F.b.cells.txt"];
+    let stops = [70, 150];
+    threads_and_stops_change_no_bit(dir.path(), "three", &stops, &files, |out, steps, resume| {
+        Training { resume, stop: &|_, done| done >= steps, ..Training::new("jamie", &data, Device::cpu(), out, &options) }.run().unwrap();
+    });
+}
+
+#[test]
+fn three_views_of_a_cell_come_together_two_by_two() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = three(dir.path(), [120; 3], [24, 15, 12]);
+    let out = dir.path().join("run");
+    run(&data, Device::cpu(), &out, &["epochs=400", "latent=8", "batch_size=50", "dropout=0.05", "landmarks=40", "steps=200"]);
+    let head = &history(&out)[0];
+    for pair in ["a_b", "a_c", "b_a", "b_c", "c_a", "c_b"] {
+        assert!(head.contains(&format!("align.{pair}")), "{head:?}");
+    }
+    for file in ["F.a_c.npy", "F.a_c.c.near.npy", "F.b_c.b.landmarks.cells.txt"] {
+        assert!(out.join(file).exists(), "{file}");
+    }
+    let metrics = Trained::open(&out, Device::cpu()).unwrap().evaluate(&data, None).unwrap();
+    for key in ["foscttm.a_b", "foscttm.a_c", "foscttm.b_c"] {
+        assert!(metrics.number(key).unwrap() < 0.03, "{key}: {:?}", metrics.number(key));
+    }
+    for key in ["cross_mse.a_to_c", "cross_mse.c_to_b", "cross_mse.b_to_a"] {
+        assert!(metrics.number(key).unwrap() < 0.6, "{key}: {:?}", metrics.number(key));
+    }
+}
+
 #[cfg(feature = "emulated")]
 #[test]
 fn the_kernels_give_the_processors_losses_of_jamie() {
@@ -116,4 +158,10 @@ fn the_kernels_give_the_processors_losses_of_jamie() {
         run(&data, device, out, &options);
     });
     assert!(cpu[0].contains(&"align.b".to_string()));
+
+    let data = three(dir.path(), [30, 36, 30], [9, 7, 5]);
+    let cpu = crate::kernels_agree(dir.path(), "three-modalities", 2e-4, 1e-2, |device, out| {
+        run(&data, device, out, &options);
+    });
+    assert!(cpu[0].contains(&"align.b_c".to_string()));
 }

@@ -128,7 +128,7 @@ fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: 
     }
     let z: Vec<[f32; LATENT]> = (0..cells).map(|cell| graph.cell(cell)).collect();
     let label = |k: usize| (format!("Z{}", k + 1), z.iter().map(|z| z[k].to_string()).collect());
-    finish_paired(builder, recipe, VIEWS, cells, (0..LATENT).map(label).collect())
+    finish_paired(builder, recipe, &VIEWS, cells, (0..LATENT).map(label).collect())
 }
 
 /// The rows of one view.

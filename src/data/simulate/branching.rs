@@ -2,10 +2,11 @@
 //!
 //!   latent     z = t d_b + 0.1 e  in 4 dimensions: branch b of three, uniform; position t uniform on [0, 1); d_b orthonormal, so that
 //!              the branches meet at the origin; e standard normal without its part along d_b
-//!   a view     x = W2 tanh(W1 z + b1) + b2 per view, 64 wide, into 200 (`view1`) and 100 (`view2`) features; W1 and b1 standard normal
-//!              times 2, so that tanh bends, W2 normal with variance 1/64, b2 standard normal
+//!   a view     x = W2 tanh(W1 z + b1) + b2 per view, 64 wide, into 200 (`view1`) and 100 (`view2`) features, or as many views of as many
+//!              features as are asked for; W1 and b1 standard normal times 2, so that tanh bends, W2 normal with variance 1/64, b2 standard
+//!              normal
 //!   noise      normal, a tenth of the feature's deviation over all cells
-//! Row i of both views is the same cell. Labels: `branch` 1..3, then the latent `Z1` .. `Z4`.
+//! Row i of every view is the same cell. Labels: `branch` 1..3, then the latent `Z1` .. `Z4`.
 
 use super::super::builder::Builder;
 use super::super::formats::{Head, Layout, Row, Rows, Source};
@@ -13,12 +14,12 @@ use super::super::hooks::Hooks;
 use super::super::npy::Dtype;
 use super::{RecipeSpec, SimulateSpec, finish_paired, provenance};
 use crate::engine::rng::{self, Sequence};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::sync::Arc;
 
 pub(super) const RECIPE: RecipeSpec = RecipeSpec {
     name: "branching",
-    about: "two non-linear views (200 and 100 features) of a branching manifold of 4 dimensions, with labels",
+    about: "two non-linear views (200 and 100 features; --features N,N,N: three) of a branching manifold of 4 dimensions, with labels",
     cells: 600,
     train: "[coupled]\nlatent = 4\nepochs = 2000\n",
     write,
@@ -27,7 +28,8 @@ pub(super) const RECIPE: RecipeSpec = RecipeSpec {
 const LATENT: usize = 4;
 const BRANCHES: usize = 3;
 const WIDTH: usize = 64;
-const VIEWS: [(&str, usize); 2] = [("view1", 200), ("view2", 100)];
+const FEATURES: &[usize] = &[200, 100];
+const MOST_VIEWS: usize = 16;
 
 /// Streams of random numbers: the bytes of "br", what is drawn, and the view.
 const DIRECTIONS: u32 = 0x6272_0000;
@@ -37,19 +39,31 @@ const NOISE: u32 = 0x6272_0300;
 
 fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: usize, hooks: &mut Hooks) -> Result<()> {
     let seed = spec.seed;
+    let of_views = if spec.features.is_empty() { FEATURES } else { spec.features };
+    if !(2..=MOST_VIEWS).contains(&of_views.len()) {
+        return Err(Error::usage(format!("--features: {} views are asked for, there may be 2 to {MOST_VIEWS}", of_views.len())));
+    }
+    let names: Vec<String> = (1..=of_views.len()).map(|view| format!("view{view}")).collect();
+    let mut from = provenance(recipe, cells, seed);
+    if !spec.features.is_empty() {
+        from.file += &format!(" --features {}", of_views.iter().map(usize::to_string).collect::<Vec<_>>().join(","));
+    }
     let latent = Arc::new(Latent::draw(cells, seed));
-    for (view, (name, features)) in VIEWS.into_iter().enumerate() {
+    for (view, (name, &features)) in names.iter().zip(of_views).enumerate() {
+        if features == 0 || features > i32::MAX as usize {
+            return Err(Error::usage(format!("--features {features}: a number from 1 to {} is wanted", i32::MAX)));
+        }
         let network = Network::draw(seed, view as u32, features);
         let head =
             Head { cells: Some(cells as u64), shape: vec![features], layout: Layout::Dense(Dtype::F32), features: None, cell_ids: None };
-        let names = (1..=features).map(|f| format!("{name}_{f:03}")).collect();
+        let features = (1..=features).map(|f| format!("{name}_{f:03}")).collect();
         let rows = View { latent: latent.clone(), network, noise: Vec::new(), seed, stream: NOISE + view as u32, next: 0 };
-        let source = Source { head: Head { features: Some(names), ..head }, rows: Box::new(rows) };
-        builder.add(name, source, provenance(recipe, cells, seed), hooks)?;
+        let source = Source { head: Head { features: Some(features), ..head }, rows: Box::new(rows) };
+        builder.add(name, source, from.clone(), hooks)?;
     }
     let mut labels = vec![("branch".to_string(), latent.branch.iter().map(|b| (b + 1).to_string()).collect())];
     labels.extend((0..LATENT).map(|z| (format!("Z{}", z + 1), latent.z.iter().map(|point| point[z].to_string()).collect())));
-    finish_paired(builder, recipe, VIEWS.map(|(name, _)| name), cells, labels)
+    finish_paired(builder, recipe, &names.iter().map(String::as_str).collect::<Vec<_>>(), cells, labels)
 }
 
 /// The points of the manifold.
@@ -216,6 +230,23 @@ mod tests {
         assert_eq!(d.label_columns(), ["branch", "Z1", "Z2", "Z3", "Z4"]);
         assert_eq!((d.default_label(), d.label("branch").unwrap().classes.len()), (Some("branch"), 3));
         assert!(d.dir().join("train.toml").exists());
+    }
+
+    #[test]
+    fn as_many_views_as_numbers_of_features_the_first_ones_as_without() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |features: &[usize]| {
+            let spec = SimulateSpec { recipe: "branching", cells: Some(20), seed: 5, features, ..Default::default() };
+            simulate(&spec, &dir.path().join(features.len().to_string()), &mut Hooks::default())
+                .map(|()| Dataset::open(&dir.path().join(features.len().to_string())).unwrap())
+        };
+        let (three, two) = (of(&[200, 100, 30]).unwrap(), make(Some(20), 5).1);
+        assert_eq!(
+            three.modalities().iter().map(|m| (m.name(), m.features())).collect::<Vec<_>>(),
+            [("view1", 200), ("view2", 100), ("view3", 30)]
+        );
+        assert!((0..2).all(|m| values(&three, m) == values(&two, m)) && three.links().pairs(1, 2).all(|(a, b, _)| a == b));
+        assert!([&[30][..], &[30, 0], &[9; 17]].iter().all(|wrong| of(wrong).is_err_and(|e| e.exit_code() == 2)));
     }
 
     #[test]

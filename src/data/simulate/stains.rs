@@ -113,7 +113,7 @@ fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: 
         ("amount", of_cells(|c| AMOUNTS[c.amount].0)),
         ("stain", of_cells(|c| STAINS[c.stain])),
     ];
-    finish_paired(builder, recipe, NAMES, cells, labels.map(|(name, values)| (name.to_string(), values)).into())
+    finish_paired(builder, recipe, &NAMES, cells, labels.map(|(name, values)| (name.to_string(), values)).into())
 }
 
 /// The images of a modality.

@@ -107,7 +107,8 @@ mod tests {
         ledger.add(&mut s, &terms);
         let sigma = s.leaf([1, 1], &[0.5]);
         let z = s.sample_latent(a, b, 9);
-        let c = s.aggregate([z, b], [sigma, sigma], Var::NONE);
+        let other = super::aggregate::Other { z: b, sigma, weights: Var::NONE };
+        let c = s.aggregate(z, sigma, &[other, other]);
         let whole = s.constant([20, 20], &values(400, 8));
         let f = s.gather_block(whole, [order, order], rows);
         let inverses = s.inverse_sums(f);

@@ -3,6 +3,7 @@
 //!   F.npy               F̂ [landmarks of A, landmarks of B], as the solver leaves it
 //!   F.NAME.near.npy     the landmarks that each training cell has weights on [cells, near], u32
 //!   F.NAME.weights.npy  the weights [cells, near], rows that sum to 1
+//!   With more than two modalities a pair's names begin with F.A_B in place of F.
 //!
 //! A block [b, b] costs b near L + b² near operations and 8 b near + 4 L² bytes of the map at most: 4 Mflop for a minibatch of 512 at
 //! 1,000 landmarks, whatever the number of cells.
@@ -23,30 +24,30 @@ pub struct Factors {
     columns: usize,
 }
 
-fn near_file(name: &str) -> String {
-    format!("F.{name}.near.npy")
+fn near_file(stem: &str, name: &str) -> String {
+    format!("{stem}.{name}.near.npy")
 }
 
-fn weights_file(name: &str) -> String {
-    format!("F.{name}.weights.npy")
+fn weights_file(stem: &str, name: &str) -> String {
+    format!("{stem}.{name}.weights.npy")
 }
 
-/// Writes them into the run, F̂ last: where it is, all are.
-pub fn write(run: &Run, names: [&str; 2], found: &Solution) -> Result<()> {
+/// Writes them into the run, F̂ last: where it is, all are. `stem` is what their names begin with.
+pub fn write(run: &Run, stem: &str, names: [&str; 2], found: &Solution) -> Result<()> {
     for (name, side) in names.into_iter().zip(&found.sides) {
         let Landmarks { near, weights, .. } = side;
         let of_each = side.of_each();
-        let mut file = NpyWriter::create(&run.dir().join(near_file(name)), Dtype::U32, &[of_each])?;
+        let mut file = NpyWriter::create(&run.dir().join(near_file(stem, name)), Dtype::U32, &[of_each])?;
         file.write(near)?;
         file.finish()?;
-        run.write_matrix(&weights_file(name), weights, of_each)?;
+        run.write_matrix(&weights_file(stem, name), weights, of_each)?;
     }
-    run.write_matrix("F.npy", &found.correspondence, found.sides[1].cells.len())
+    run.write_matrix(&format!("{stem}.npy"), &found.correspondence, found.sides[1].cells.len())
 }
 
 impl Factors {
     /// Maps what a run has for so many training cells; each file is checked.
-    pub fn open(run: &Run, names: [&str; 2], cells: [usize; 2], options: &Options) -> Result<Factors> {
+    pub fn open(run: &Run, stem: &str, names: [&str; 2], cells: [usize; 2], options: &Options) -> Result<Factors> {
         let landmarks = cells.map(|n| n.min(options.landmarks));
         let of_each = landmarks.map(|l| l.min(options.near));
         let mapped = |file: &str, dtype, shape: [usize; 2]| {
@@ -56,8 +57,8 @@ impl Factors {
         };
         let side = |m: usize| {
             let shape = [cells[m], of_each[m]];
-            let near = mapped(&near_file(names[m]), Dtype::U32, shape)?;
-            let weights = mapped(&weights_file(names[m]), Dtype::F32, shape)?;
+            let near = mapped(&near_file(stem, names[m]), Dtype::U32, shape)?;
+            let weights = mapped(&weights_file(stem, names[m]), Dtype::F32, shape)?;
             if let Some(at) = near.elements::<u32>().iter().position(|&l| l as usize >= landmarks[m]) {
                 let message = format!("there are {} landmarks, and it names number {}", landmarks[m], near.elements::<u32>()[at]);
                 return Err(Error::input(near.file(), format!("row {}", at / of_each[m]), message));
@@ -65,7 +66,7 @@ impl Factors {
             Ok((near, weights))
         };
         let (a, b) = (side(0)?, side(1)?);
-        let between = mapped("F.npy", Dtype::F32, landmarks)?;
+        let between = mapped(&format!("{stem}.npy"), Dtype::F32, landmarks)?;
         Ok(Factors { between, near: [a.0, b.0], weights: [a.1, b.1], of_each, columns: landmarks[1] })
     }
 

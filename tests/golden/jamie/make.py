@@ -5,28 +5,28 @@
 
 Pair weights and F are rounded as data and initial weights are. e is the engine's own, from its Philox streams; no dropout.
 
-The model, for arms A and B, n rows, p latent dimensions; W, F [n, n] with A's cells as rows for A and B's for B
+The model, for k arms, n rows, p latent dimensions; W_IJ, F_IJ [n, n] with I's cells as rows and J's as columns
     block          leaky_0.01(gamma (u - mean)/sqrt(var + 1e-5) + beta), u = x W' + b, var biased, over all n rows
                    running <- 0.9 running + 0.1 batch, from mean 0 and variance 1, of the variance n/(n-1) var
     encoder        blocks F -> 2F -> F, then mu and logvar by a linear map each
     decoder        blocks p -> F -> 2F, then linear to F
     z              mu + (exp(logvar/2) + 1e-7) e, e standard normal: number row p + column of the stream sample.NAME in step t
-    FAB, FBA       F and F' with every row divided by its sum; rows of zeros stay
-    W              r diag(w) + (1 - r) FAB (FBA for B), w = pair/A_B, r = pf_ratio
-    c              (s z + s' W z') / (s + s' W 1), s own and s' the other's sigma; z where W 1 is 0
+    F_AB, F_BA     F and F' with every row divided by its sum, F = inferred/A_B; rows of zeros stay
+    W_AB           r diag(w) + (1 - r) F_AB, w = pair/A_B, r = pf_ratio; W_BA likewise of F_BA
+    c_I            (s_I z_I + sum_J s_J W_IJ z_J) / (s_I + sum_J s_J W_IJ 1), J all other arms; z_I where all W_IJ 1 are 0
     kl.NAME        mean of -(1 + logvar - mu^2 - exp(logvar))/2
     recon.NAME     mean of (decoder(c) - x)^2
     comb.NAME      mean of (z - c)^2
-    align.A, .B    mean of (cA - FAB cB)^2, of (cB - FBA cA)^2
-    total          kl/(1 + exp(-5 (t - 1 - h)/h)) sum kl.* + recon sum recon.* + comb sum comb.* + align/2 (align.A + align.B),
-                   or align align.A one-sided; h = min_epochs/2, and every step is an epoch
+    align.I        mean of (c_I - F_IJ c_J)^2; of more than two arms align.I_J
+    total          kl/(1 + exp(-5 (t - 1 - h)/h)) sum kl.* + recon sum recon.* + comb sum comb.* + align/2/(k - 1) sum align.*,
+                   or one-sided align/(k - 1) the sum of those of I before J; h = min_epochs/2, and every step is an epoch
     step           the whole gradient times min(1, clip/(its norm + 1e-6)), Adam (1e-3, 0.9, 0.999, 1e-8 added to the root of the
                    bias-corrected second moment), then every sigma below 1e-4 becomes 1e-4
 
 In a file (parameters P and states S in alphabetical order, laid end to end; their shapes stand in the configuration)
     x/NAME [n, F]                   data
     pair/A_B [n]                    w; absent where every row is a pair
-    inferred [n, n]                 F; absent where none is inferred
+    inferred/A_B [n, n]             F; absent where none is inferred
     init, grad, after               of P: start, gradient of the total before it is clipped, after ten steps
     first                           of S: running statistics after one training pass
     after_states                    of S: the running variances after ten steps
@@ -43,6 +43,7 @@ Batch norm cancels what shifts all rows alike: the bias of the linear map before
 Adam then divides by its own size: where it ends is chance, and nothing depends on it but the running mean. Both are NaN in after and
 after_states, and the gradient is 0 in grad.
 """
+import itertools
 import sys
 from pathlib import Path
 
@@ -60,7 +61,7 @@ SEED = 0x5EED0001C0DE0002  # of the engine: both halves of Philox's key
 
 # options: as the command line has them; the model's defaults but for what a case says
 OPTIONS = dict(kl=0.032, comb=32, recon=1, align=1, align_sides="both", pf_ratio=1, clip=1, lr=1e-3, min_epochs=6)
-# pairs: confidence of the rows in turn, or None where every row is a pair
+# pairs: confidence of the rows in turn, or None where every row is a pair; every pair of modalities begins two rows later
 CASE = dict(names=["a", "b"], features=[7, 4], latent=3, rows=13, pairs=None, options={}, sigma=None)
 SOME = [1, 0.35, 0, 1, 0.8, 0, 0]
 CASES = {
@@ -70,6 +71,8 @@ CASES = {
     "inferred-only": CASE | dict(seed=1, pairs=[0], options=dict(pf_ratio=0, clip=0)),
     "one-sided": CASE | dict(seed=1, pairs=SOME, options=dict(align_sides="one", kl=0.02, recon=0.02, comb=0.03, align=0.1)),
     "no-align": CASE | dict(seed=1, pairs=SOME, options=dict(align=0)),
+    "three": CASE | dict(seed=1, names=["a", "b", "c"], features=[7, 4, 5], pairs=SOME, options=dict(pf_ratio=0.6, kl=0.5)),
+    "three-one-sided": CASE | dict(seed=2, names=["a", "b", "c"], features=[4, 6, 5], options=dict(align_sides="one", kl=0.5)),
     "sigma-clamped": CASE | dict(seed=1, sigma=[0.0005, 0.0003], options=dict(comb=0.05)),
 }
 
@@ -101,25 +104,28 @@ def make_inputs(c):
         draw_linear(f"dec.{name}.2", 2 * f, f)
         weights[f"sigma.{name}"] = rng.uniform(0.2, 1, (1, 1)) if c["sigma"] is None else np.full((1, 1), c["sigma"][i])
         data.append(shared @ rng.standard_normal((3, f)) + 0.5 * rng.standard_normal((n, f)))
-    pair = None if c["pairs"] is None else np.resize(np.array(c["pairs"], float), n)
-    # cells that correspond to nothing on either side; row sums that are not 1
-    inferred = rng.random((n, n)) ** 3 * (rng.random((n, n)) < 0.6) + 0.3 * np.eye(n)
-    inferred[4], inferred[:, 9] = 0, 0
     option = OPTIONS | c["options"]
-    if option["align"] == 0 and option["pf_ratio"] == 1:
-        inferred = None
-    f32 = lambda a: None if a is None else a.astype(np.float32)
-    return {name: f32(w) for name, w in weights.items()}, [f32(a) for a in data], f32(pair), f32(inferred)
+    f32, pair, inferred = lambda a: a.astype(np.float32), {}, {}
+    for at, (i, j) in enumerate(itertools.combinations(range(len(c["names"])), 2)):
+        if c["pairs"] is not None:
+            pair[i, j] = f32(np.roll(np.resize(np.array(c["pairs"], float), n), -2 * at))
+        # cells that correspond to nothing on either side; row sums that are not 1
+        f = rng.random((n, n)) ** 3 * (rng.random((n, n)) < 0.6) + 0.3 * np.eye(n)
+        f[4], f[:, 9] = 0, 0
+        if option["align"] > 0 or option["pf_ratio"] < 1:
+            inferred[i, j] = f32(f)
+    return {name: f32(w) for name, w in weights.items()}, [f32(a) for a in data], pair, inferred
 
 
 class Model:
     def __init__(self, c, dtype):
         self.c, self.option, self.dtype = c, OPTIONS | c["options"], dtype
         weights, data, pair, inferred = make_inputs(c)
-        t = lambda a: None if a is None else torch.from_numpy(a).to(dtype)
+        t = lambda a: torch.from_numpy(a).to(dtype)
         self.w = {name: t(a).requires_grad_() for name, a in weights.items()}
         self.x = [t(a) for a in data]
-        self.pair, self.f = torch.ones(c["rows"], dtype=dtype) if pair is None else t(pair), t(inferred)
+        self.pair = {ij: t(w) for ij, w in pair.items()}
+        self.f = {ij: t(f) for ij, f in inferred.items()}
         self.running, self.random = {}, Random(SEED)
         for name in self.w:
             if name.endswith(".norm.weight"):
@@ -148,25 +154,30 @@ class Model:
             e = self.random.normals(tuple(mu.shape), f"sample.{name}")
             z.append(mu + (torch.exp(logvar / 2) + 1e-7) * e.to(self.dtype))
             terms[f"kl.{name}"] = (-(1 + logvar - mu**2 - torch.exp(logvar)) / 2).mean()
-        r, w = option["pf_ratio"], torch.diag(self.pair)
-        if self.f is not None:
-            normal = lambda f: f / torch.where(f.sum(1, keepdim=True) > 0, f.sum(1, keepdim=True), 1)
-            f = [normal(self.f), normal(self.f.T)]
-        for i in range(2):
-            own, other = self.w[f"sigma.{names[i]}"], self.w[f"sigma.{names[1 - i]}"]
-            across = r * w + (1 - r) * f[i] if r < 1 else w
-            sums = across.sum(1, keepdim=True)
-            c.append(torch.where(sums > 0, (own * z[i] + other * (across @ z[1 - i])) / (own + other * sums), z[i]))
+        r, k = option["pf_ratio"], len(names)
+        normal = lambda f: f / torch.where(f.sum(1, keepdim=True) > 0, f.sum(1, keepdim=True), 1)
+        f = {ij: normal(f) for ij, f in self.f.items()} | {(j, i): normal(f.T) for (i, j), f in self.f.items()}
+        ones = torch.ones(self.c["rows"], dtype=self.dtype)
+        sigma = [self.w[f"sigma.{name}"] for name in names]
+        for i in range(k):
+            above, below, partners = sigma[i] * z[i], sigma[i], 0
+            for j in (j for j in range(k) if j != i):
+                w = torch.diag(self.pair.get((min(i, j), max(i, j)), ones))
+                across = r * w + (1 - r) * f[i, j] if r < 1 else w
+                sums = across.sum(1, keepdim=True)
+                above, below, partners = above + sigma[j] * (across @ z[j]), below + sigma[j] * sums, partners + sums
+            c.append(torch.where(partners > 0, above / below, z[i]))
         for i, name in enumerate(names):
             terms[f"recon.{name}"] = ((self.decode(i, c[i], True) - self.x[i]) ** 2).mean()
             terms[f"comb.{name}"] = ((z[i] - c[i]) ** 2).mean()
-        sides = 0 if option["align"] == 0 else 2 if option["align_sides"] == "both" else 1
-        for i in range(sides):
-            terms[f"align.{names[i]}"] = ((c[i] - f[i] @ c[1 - i]) ** 2).mean()
+        both = option["align_sides"] == "both"
+        for i, j in itertools.permutations(range(k), 2):
+            if option["align"] > 0 and (both or i < j):
+                terms[f"align.{names[i]}" + (f"_{names[j]}" if k > 2 else "")] = ((c[i] - f[i, j] @ c[j]) ** 2).mean()
         half = option["min_epochs"] / 2
         weight = {kind: option[kind] for kind in ("recon", "comb")}
         weight["kl"] = option["kl"] / (1 + np.exp(-5 * (step - 1 - half) / half))
-        weight["align"] = option["align"] / max(sides, 1)
+        weight["align"] = option["align"] / (2 if both else 1) / (k - 1)
         terms["total"] = sum(weight[term.split(".")[0]] * v for term, v in terms.items())
         return terms
 
@@ -221,7 +232,7 @@ def make(name, c):
     start = Model(c, torch.float64)
     with torch.no_grad():
         start.run(1)
-        codes = [start.encode(i, False)[0] for i in range(2)]
+        codes = [start.encode(i, False)[0] for i in range(len(c["names"]))]
         carried = {f"{a}_to_{b}": start.decode(j, codes[i], False) for i, a in enumerate(c["names"]) for j, b in enumerate(c["names"])}
 
     parameters, states = sorted(start.w), sorted(start.running)
@@ -238,7 +249,7 @@ def make(name, c):
         "norms": np.array(norms),
     }
     out |= {f"x/{n}": a for n, a in zip(c["names"], data)}
-    out |= {key: a for key, a in (("pair/" + "_".join(c["names"]), pair), ("inferred", inferred)) if a is not None}
+    out |= {f"{key}/{c['names'][i]}_{c['names'][j]}": a for key, of in (("pair", pair), ("inferred", inferred)) for (i, j), a in of.items()}
     out |= fixtures.under("term/", terms, np.float64)
     out |= fixtures.under("eval/code.", dict(zip(c["names"], codes))) | fixtures.under("eval/", carried)
     config = {key: c[key] for key in ("names", "features", "rows")}
