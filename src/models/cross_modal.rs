@@ -34,7 +34,7 @@ mod images;
 mod settings;
 mod variational;
 
-use self::settings::{Anchor, Class, class_of};
+use self::settings::{Anchor, Class, class_of, stopping};
 use super::settings::Settings;
 use super::{Losses, Minibatch, Modality, Model, ModelSpec, PassOver, Phase, Sampling, Stopping, pair_index};
 use crate::engine::nn::Linear;
@@ -94,6 +94,7 @@ pub struct CrossModal {
     anchors: usize,
     shuffle: bool,
     halve_every: usize,
+    stopping: Stopping,
     terms: [Vec<String>; 2],
     phases: Vec<Phase>,
 }
@@ -168,6 +169,7 @@ impl CrossModal {
             anchors,
             shuffle: settings.get("shuffle")?.flag()?,
             halve_every: count("halve_every")?,
+            stopping: stopping(settings)?,
             phases: [DISCRIMINATORS, 0].map(|group| Phase::of(group, optimiser)).to_vec(),
         })
     }
@@ -271,7 +273,7 @@ impl Model for CrossModal {
     }
 
     fn stopping(&self) -> Stopping {
-        Stopping::LastEpoch
+        self.stopping
     }
 
     fn rate(&self, step: u64) -> f64 {

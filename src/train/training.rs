@@ -229,7 +229,9 @@ impl<'a> Training<'a> {
             let named =
                 self.terms.iter().zip(values).filter_map(|(t, v)| Some((format!("held_out.{t}"), v.or(several.then_some(f64::NAN))?)));
             self.last.extend(named);
-            if stopping == Stopping::HeldOut && self.at.held_out < self.at.best {
+            // The losses of an earlier stage are others.
+            let last = self.stage().0 + 1 == self.stages.len();
+            if stopping == Stopping::HeldOut && last && self.at.held_out < self.at.best {
                 (self.at.best, self.at.best_epoch) = (self.at.held_out, self.at.epoch);
                 self.best = Some(weights(&mut self.session.step)?);
             }

@@ -6,7 +6,7 @@ use couplet::data::Dataset;
 use couplet::data::import::{ImportSpec, LabelSource};
 use couplet::data::pairs::PairsRule;
 use couplet::device::Device;
-use couplet::train::{TrainSummary, Trained};
+use couplet::train::{Stopped, TrainSummary, Trained};
 use std::fs;
 use std::path::Path;
 
@@ -54,6 +54,22 @@ fn cross_modal_trains_with_classes_and_anchors_on_any_number_of_threads() {
     assert!(value("disc.a_b.a", last) > 0.02 && value("fool.a_b.a", last) < 0.9, "{last:?}");
     let metrics = Trained::open(&dir.path().join("run1"), Device::cpu()).unwrap().evaluate(&data, None).unwrap();
     assert!(metrics.number("head_accuracy.a").unwrap() > 0.45, "{:?}", metrics.number("head_accuracy.a"));
+}
+
+#[test]
+fn patience_ends_it_with_the_best_held_out_epochs_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = labelled(dir.path());
+    let of = |name: &str, options: &[&str]| {
+        let (out, options) = (dir.path().join(name), [&SMALL[1..], &["w_anch=10", "lr=0.01"], options].concat());
+        let training = Training { holdout: Some("0.3"), ..Training::new("cross-modal", &data, Device::cpu(), &out, &options) };
+        (training.run().unwrap().0, out)
+    };
+    let (ended, out) = of("patient", &["epochs=1000", "patience=8"]);
+    let Stopped::Early { best, kept: true } = ended.stopped else { panic!("{:?}", ended.stopped) };
+    assert_eq!(ended.epochs, best + 8);
+    let (_, exactly) = of("exactly", &[&format!("epochs={best}")]);
+    assert!(left(&out, &["model.safetensors"]).1 == left(&exactly, &["model.safetensors"]).1);
 }
 
 #[test]

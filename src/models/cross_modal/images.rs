@@ -14,7 +14,7 @@
 //! image alone, as features measured on a cell do not know how it lay.
 
 use super::adversary::{self, Adversaries, DISCRIMINATORS, labels_of};
-use super::settings::{Anchor, Class, class_of};
+use super::settings::{Anchor, Class, class_of, stopping};
 use super::variational::{FeatureNet, ImageNet, Net};
 use crate::engine::nn::Linear;
 use crate::engine::ops::activation::Activation;
@@ -62,6 +62,7 @@ pub struct Variational {
     terms: Vec<Vec<String>>,
     phases: Vec<Phase>,
     stages: Vec<Stage>,
+    stopping: Stopping,
 }
 
 impl Variational {
@@ -127,6 +128,7 @@ impl Variational {
             terms: Vec::new(),
             phases: Vec::new(),
             stages: Vec::new(),
+            stopping: stopping(settings)?,
         };
         model.name_terms(modalities);
         model.plan(settings)?;
@@ -361,6 +363,6 @@ impl Model for Variational {
     }
 
     fn stopping(&self) -> Stopping {
-        Stopping::LastEpoch
+        self.stopping
     }
 }

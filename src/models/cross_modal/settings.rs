@@ -5,7 +5,7 @@ use crate::engine::{Step, Var};
 use crate::error::{Error, Result};
 use crate::models::options::{Kind, MIN_DETECTED, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
 use crate::models::settings::Settings;
-use crate::models::{Facts, Labels, inference};
+use crate::models::{Facts, Labels, Stopping, inference};
 
 pub(super) static OPTIONS: &[OptionSpec] = &[
     option("instance", Per::Run, Kind::Choice(&["fc", "image"]), "auto", "networks and losses: auto is image where there are images"),
@@ -121,6 +121,13 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         "auto",
         "passes over the largest modality, after any pretraining: 4000 (image 1000)",
     ),
+    option(
+        "patience",
+        Per::Run,
+        Kind::Int { min: 0, max: 1 << 30 },
+        "0",
+        "epochs without a better held-out loss before it stops, with the best one's weights; 0: the last epoch's, as published",
+    ),
     option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
     inference::PREPROCESS,
     inference::SPARSE,
@@ -128,6 +135,11 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
     TOP_GENES,
     TOP_GENES_BY,
 ];
+
+/// When training ends.
+pub(super) fn stopping(settings: &Settings) -> Result<Stopping> {
+    Ok(if settings.get("patience")?.count()? > 0 { Stopping::HeldOut } else { Stopping::LastEpoch })
+}
 
 /// The instance's own, and `None` for what it has no use for: fc, image.
 type PerInstance = [Option<Value>; 2];
