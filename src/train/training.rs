@@ -1,7 +1,10 @@
-//! The loop itself: steps, epochs, held-out loss, early stopping, checkpoints, and the codes that a finished run holds.
+//! The loop itself: steps, epochs, held-out loss, early stopping.
+
+mod checkpoint;
+mod finish;
 
 use super::prepare::Preparation;
-use super::session::{Session, most_likely};
+use super::session::Session;
 use super::stepper::Stepper;
 use super::{Stopped, TrainProgress, TrainRequest, TrainSummary};
 use crate::data::plan::Plan;
@@ -11,43 +14,13 @@ use crate::engine::optim::STATES;
 use crate::error::{Error, Result};
 use crate::models::settings::Settings;
 use crate::models::{Labels, Stage, Stopping};
-use crate::run::{Run, Saved, Tensor, bits, bits_list, delete_and_resume};
-use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
+use crate::run::{Run, Tensor};
+use checkpoint::Progress;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Between checkpoints, so many times what writing one takes: 3 % of the time at most.
-const SPARED: u32 = 30;
 /// The progress is told at most this often.
 const TELL_EVERY: Duration = Duration::from_millis(100);
-/// Cells whose codes are written, and their classes, at once.
-const CODES_AT_ONCE: usize = 1 << 14;
-
-/// What a checkpoint records beside the tensors.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Progress {
-    /// The epoch under way, from 1, and the steps done in it.
-    epoch: usize,
-    done: usize,
-    /// Sums of the loss terms over those steps.
-    #[serde(with = "bits_list")]
-    sums: Vec<f64>,
-    /// The best held-out loss and its epoch; 0 before the first.
-    #[serde(with = "bits")]
-    best: f64,
-    best_epoch: usize,
-    /// The last held-out loss.
-    #[serde(with = "bits")]
-    held_out: f64,
-    /// The sum of the epoch's losses so far and the smallest of them, where they are watched.
-    #[serde(with = "bits")]
-    so_far: f64,
-    #[serde(with = "bits")]
-    least: f64,
-    seconds: f64,
-}
-
 /// A training under way.
 pub(super) struct Training<'a> {
     request: TrainRequest<'a>,
@@ -313,96 +286,6 @@ impl<'a> Training<'a> {
             loss,
             held_out: self.at.held_out.is_finite().then_some(self.at.held_out),
         });
-    }
-
-    fn checkpoint_is_due(&self) -> bool {
-        let (last, took) = self.saved;
-        last.elapsed() >= self.request.checkpoint_every.max(SPARED * took)
-    }
-
-    fn save_checkpoint(&mut self) -> Result<()> {
-        let begun = Instant::now();
-        self.at.seconds += self.started.elapsed().as_secs_f64();
-        self.started = begun;
-        let step = &mut self.session.step;
-        let (live, best) = (step.tensors()?, self.best.as_deref().unwrap_or_default());
-        let best_names: Vec<String> = best.iter().map(|(name, ..)| format!("best.{name}")).collect();
-        let mut named: Vec<(&str, [usize; 2])> = live.iter().map(|(name, _, dims)| (name.as_str(), *dims)).collect();
-        named.extend(best_names.iter().zip(best).map(|(name, (_, dims, _))| (name.as_str(), *dims)));
-        self.run.save_checkpoint(&named, &self.at, |i| match live.get(i) {
-            Some((_, var, _)) => step.download(*var).map(Cow::Owned),
-            None => Ok(Cow::Borrowed(&best[i - live.len()].2[..])),
-        })?;
-        self.saved = (Instant::now(), begun.elapsed());
-        Ok(())
-    }
-
-    fn restore(&mut self, saved: &Saved) -> Result<()> {
-        let at: Progress = saved.record().map_err(delete_and_resume)?;
-        // No option allows as many epochs; a resumed training may have fewer than are done.
-        let few = |epoch: usize| epoch <= 1 << 31;
-        let here = self.stages.iter().map(|(_, plan)| plan.steps() * self.passes).max().unwrap_or(0);
-        if at.epoch == 0 || !few(at.epoch) || at.best_epoch > at.epoch || at.done > here || at.sums.len() != self.terms.len() {
-            return Err(delete_and_resume(saved.damaged("its counters are not those of a training of this model")));
-        }
-        self.at = at;
-        self.session.step.restore(|name| saved.get(name))?;
-        if self.at.best_epoch > 0 && self.session.model.stopping() == Stopping::HeldOut {
-            let best = weights(&mut self.session.step)?;
-            let named = best.into_iter().map(|(n, d, _)| Ok((n.clone(), d, saved.need(&format!("best.{n}"))?.1.to_vec())));
-            self.best = Some(named.collect::<Result<_>>()?);
-        }
-        Ok(())
-    }
-
-    /// The best weights, batch norm's statistics of all training cells, and the embeddings, into the run.
-    fn finish(&mut self) -> Result<()> {
-        if let Some(best) = &self.best {
-            let saved: std::collections::BTreeMap<&str, _> = best.iter().map(|(n, d, v)| (n.as_str(), (*d, v.as_slice()))).collect();
-            let current = self.session.step.snapshot()?;
-            let find = |name: &str| {
-                saved.get(name).copied().or_else(|| current.iter().find(|(n, _, _)| n == name).map(|(_, d, v)| (*d, v.as_slice())))
-            };
-            self.session.step.restore(find)?;
-        }
-        let dataset = self.request.dataset;
-        self.session.calibrate(dataset, &self.training_rows)?;
-        let mut tensors = weights(&mut self.session.step)?;
-        for (m, input) in dataset.modalities().iter().zip(&self.session.inputs) {
-            tensors.extend(input.tensors(m.name()));
-        }
-        self.run.save_model(&tensors, &serde_json::json!({ "model": self.request.model.name }))?;
-        (0..dataset.modalities().len()).try_for_each(|m| self.write_codes(m))
-    }
-
-    /// Writes the embedding of a modality's cells and, where the model has a head, which class that gives each: `predicted.NAME.csv`.
-    fn write_codes(&mut self, m: usize) -> Result<()> {
-        let dataset = self.request.dataset;
-        let (modality, model) = (dataset.modality(m), &self.session.model);
-        let mut embedding = self.run.write_embedding(modality.name(), modality.cell_ids(), model.latent(), &model.spaces())?;
-        let (mut predicted, mut codes) = (None, Vec::new());
-        let all: Vec<u32> = (0..modality.cells() as u32).collect();
-        for (first, rows) in (0..).step_by(CODES_AT_ONCE).zip(all.chunks(CODES_AT_ONCE)) {
-            codes.clear();
-            self.session.embed(dataset, m, rows, &mut |_, z| {
-                codes.extend_from_slice(z);
-                embedding.row(&[], z)
-            })?;
-            let Some(classes) = &self.classes else { continue };
-            let Some((n, probabilities)) = self.session.class_probabilities(&codes)? else { continue };
-            let out = match &mut predicted {
-                Some(out) => out,
-                None => predicted.insert(self.run.write_predictions(modality.name(), modality.cells(), classes)?),
-            };
-            for (i, p) in probabilities.chunks_exact(n).enumerate() {
-                let best = most_likely(p);
-                let values: Vec<f32> = std::iter::once(p[best]).chain(p.iter().copied()).collect();
-                let label = classes.get(best).map_or("", String::as_str);
-                out.row(&[modality.cell_id(first + i), label], &values)?;
-            }
-        }
-        embedding.commit()?;
-        predicted.map_or(Ok(()), |out| out.commit().map(|_| ()))
     }
 
     fn summary(self, stopped: Stopped) -> TrainSummary {
