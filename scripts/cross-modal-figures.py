@@ -4,7 +4,8 @@
     scripts/cross-modal-figures.py DATA SCRATCH [PART ...] [--seeds N] [--epochs N] [--threads N] [--couplet PROGRAM]
 
 DATA holds scicar-a549 and nuclei as they were published (their READMEs say where). SCRATCH takes datasets and runs; a run that is there
-already is measured again and not trained again. PARTs: pairs, nuclei, simulated; all of them by default.
+already is measured again and not trained again. PARTs: pairs, cca (the same measures of canonical correlation analysis; needs NumPy and SciPy),
+widths (the networks' own, an hour and a half), nuclei, simulated; all but cca and widths by default.
 """
 import argparse
 import csv
@@ -31,10 +32,10 @@ class Lab:
             run(self.o.couplet, *words, "--out", out)
         return out
 
-    def measured(self, name, dataset, words, labels=None):
+    def measured(self, name, dataset, words, labels=None, seeds=None):
         """One dictionary of metrics a seed."""
         all_metrics = []
-        for seed in range(1, self.o.seeds + 1):
+        for seed in range(1, (seeds or self.o.seeds) + 1):
             out = self.scratch / f"{name}-seed={seed}"
             if not (out / "metrics.json").exists():
                 if not (out / "model.safetensors").exists():
@@ -44,10 +45,69 @@ class Lab:
             all_metrics.append(metrics_of(out))
         return all_metrics
 
-    def pairs(self):
+    def scicar(self):
         d = self.data / "scicar-a549"
-        dataset = self.dataset("scicar", "import", "--modality", f"atac={d / 'atac'}", "--modality", f"rna={d / 'rna'}",
-                               "--labels", d / "labels.csv", "--pairs", "by-name")
+        return self.dataset("scicar", "import", "--modality", f"atac={d / 'atac'}", "--modality", f"rna={d / 'rna'}",
+                            "--labels", d / "labels.csv", "--pairs", "by-name")
+
+    def cca(self):
+        import numpy as np
+        from scipy.sparse import csr_matrix
+        from scipy.spatial.distance import cdist
+
+        dataset, k, pcs = self.scicar(), 10, 50
+        table = list(csv.DictReader((dataset / "cells.csv").open()))
+        read = lambda name, part: np.load(dataset / name / f"{part}.npy")
+        ids = {name: (dataset / name / "cells.txt").read_text().split("\n")[:-1] for name in ("atac", "rna")}
+        assert ids["atac"] == ids["rna"], "row i of both is the same cell"
+        of = {next(iter(r.values())): r for r in table}
+        held = np.array([of[c]["split"] == "test" for c in ids["atac"]])
+        labels = np.array([of[c]["treatment_hours"] for c in ids["atac"]])
+        scores = {}
+        for name in ids:
+            x = np.log1p(csr_matrix((read(name, "data"), read(name, "indices"), read(name, "indptr"))).toarray().astype(float))
+            deviation = x[~held].std(0)
+            x = (x - x[~held].mean(0)) / np.where(deviation > 0, deviation, 1)
+            scores[name] = x @ np.linalg.svd(x[~held], full_matrices=False)[2][:pcs].T
+        header("CCA", "class accuracy, ATAC / RNA", "knn@50, ATAC to RNA / back", "FOSCTTM (l1)")
+        for share in (0.5, 1.0):
+            each = []
+            for seed in range(1, self.o.seeds + 1):
+                known = np.random.default_rng(seed).permutation(np.flatnonzero(~held))[: int(share * (~held).sum())]
+                mean = {n: s[known].mean(0) for n, s in scores.items()}
+                q, r = {}, {}
+                for n, s in scores.items():
+                    q[n], r[n] = np.linalg.qr(s[known] - mean[n])
+                u, _, vt = np.linalg.svd(q["atac"].T @ q["rna"])
+                turn = {"atac": u[:, :k], "rna": vt[:k].T}
+                z = {n: (scores[n] - mean[n]) @ np.linalg.solve(r[n], turn[n]) for n in scores}
+                m = []
+                for a, b in (("atac", "rna"), ("rna", "atac")):
+                    d = cdist(z[a][held], z[b], "cityblock")
+                    near = np.argsort(d[:, ~held], axis=1, kind="stable")[:, :10]
+                    votes = np.array([[(labels[~held][row] == c).sum() for c in np.unique(labels)] for row in near])
+                    true = d[np.arange(held.sum()), np.flatnonzero(held)][:, None]
+                    m.append([(np.unique(labels)[votes.argmax(1)] == labels[held]).mean(), ((d < true).sum(1) < 50).mean(),
+                              (d[:, held] < true).mean()])
+                each.append(m)
+            each = np.array(each)
+            two = lambda what: " / ".join(spread(list(each[:, way, what])) for way in (0, 1))
+            row(f"{share:.0%} of the pairs", two(0), two(1), spread(list(each[:, :, 2].mean(1))))
+
+    def widths(self):
+        """Half of the pairs, networks of 256 units and of the features' own widths, by number of passes."""
+        dataset = self.scicar()
+        header("widths, passes", "class accuracy, ATAC / RNA", "knn@50, ATAC to RNA / back", "FOSCTTM (l1)")
+        for width, epochs, seeds in [(256, 100, 3), (256, 230, 3), (256, 1000, 1), (0, 100, 1), (0, 230, 1), (0, 941, 1)]:
+            words = ["--set", f"width={width}", "--holdout", "split=test", "--epochs", epochs, "--paired", "0.5", "--set", "w_anch=100",
+                     "--set", "input_dropout=0.5"]
+            m = self.measured(f"scicar-{width}-{epochs}", dataset, words, seeds=seeds)
+            two = lambda a, b: f"{cell(m, a)} / {cell(m, b)}"
+            row(f"{width or 'own'}, {epochs}", two("class_accuracy.atac", "class_accuracy.rna"),
+                two("knn_accuracy@50.atac_to_rna", "knn_accuracy@50.rna_to_atac"), cell(m, "foscttm_l1"))
+
+    def pairs(self):
+        dataset = self.scicar()
         common = ["--set", "width=256", "--holdout", "split=test", "--epochs", self.o.epochs]
         ways = {"published": ["--set", "w_anch=0.1"], "input_dropout=0.5": ["--set", "w_anch=100", "--set", "input_dropout=0.5"]}
         for way, words in ways.items():
@@ -147,7 +207,7 @@ def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("data")
     a.add_argument("scratch")
-    a.add_argument("parts", nargs="*", choices=["pairs", "nuclei", "simulated", []], default=[])
+    a.add_argument("parts", nargs="*", choices=["pairs", "cca", "widths", "nuclei", "simulated", []], default=[])
     a.add_argument("--seeds", type=int, default=3)
     a.add_argument("--epochs", type=int, default=100)
     a.add_argument("--threads", type=int, default=2)

@@ -1,4 +1,5 @@
-//! Everything that stands beside the matrices: [options][x, y, labels, pairs, peaks, genes]; matrices are tables.
+//! Everything that stands beside the matrices: [options][x, y, labels, pairs, peaks, genes]; matrices are tables, and a third modality is x once
+//! more.
 #![no_main]
 
 use couplet::data::gene_activity::{GeneActivity, Peaks};
@@ -13,7 +14,8 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let there: Vec<_> = all.into_iter().filter(|(_, f)| !f.is_empty()).collect();
     hold(&there, |dir| {
         let file = |name: &str| Some(dir.join(name)).filter(|p| p.exists());
-        let modalities = ["x", "y"].iter().filter_map(|m| Some(modality(m, file(&format!("{m}.csv"))?, None))).collect();
+        let tables = [("x", "x.csv"), ("y", "y.csv"), ("z", "x.csv")].into_iter().take(if options & 128 != 0 { 3 } else { 2 });
+        let modalities = tables.filter_map(|(name, table)| Some(modality(name, file(table)?, None))).collect();
         let of = (options & 2 != 0).then(|| "y".to_string());
         let labels = file("labels.tsv").map(|file| LabelSource { modality: of, file, column: (options & 4 != 0).then(|| "kind".into()) });
         let pairs = match (file("pairs.csv"), options >> 3 & 3) {

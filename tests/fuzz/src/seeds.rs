@@ -148,6 +148,8 @@ fn tables(corpus: &Corpus) {
         corpus.add("import", name, Some(options), &upto(n));
     }
     let only = |files: [usize; 3]| joined(&(0..6).map(|i| if files.contains(&i) { import[i] } else { &[] }).collect::<Vec<_>>());
+    let of_three = [x, y, "", "z,x,y\na,a,d\n,b,b\n", "", ""].map(str::as_bytes);
+    corpus.add("import", "three", Some(128), &joined(&of_three));
     corpus.add("import", "genes-bed", Some(64), &only([0, 4, 5]));
     corpus.add("import", "genes-names", Some(32), &only([0, 1, 5]));
     corpus.add("sets", "two", None, b"set,feature\nfirst,g0\nfirst,g1\nsecond,g4\n");
