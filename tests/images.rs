@@ -9,7 +9,7 @@ use couplet::data::import::{ImportSpec, import};
 use couplet::data::simulate::{SimulateSpec, simulate};
 use couplet::data::{Dataset, Hooks};
 use couplet::device::Device;
-use couplet::train::{Space, Trained};
+use couplet::train::{Space, Stopped, Trained};
 use std::fs;
 use std::path::Path;
 use training::Training;
@@ -243,6 +243,17 @@ fn a_run_says_when_images_lie_otherwise_than_those_it_was_trained_on() {
     embed(data.dir()).unwrap();
     let e = embed(&turned).unwrap_err();
     assert!(e.exit_code() == 2 && e.to_string().contains("import them without --orient image"), "{e}");
+}
+
+#[test]
+fn patience_counts_the_epochs_after_pretraining_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = nuclei(dir.path(), 40);
+    let options = [&SMALL[..], &["pretrain_epochs=6", "epochs=80", "patience=3", "lr=0.05"]].concat();
+    let out = dir.path().join("run");
+    let training = Training::new("cross-modal", &data, Device::cpu(), &out, &options);
+    let stopped = Training { holdout: Some("0.3"), ..training }.run().unwrap().0.stopped;
+    assert!(matches!(stopped, Stopped::Early { best, kept: true } if best > 6), "{stopped:?}");
 }
 
 #[test]

@@ -89,6 +89,8 @@ impl InferBar {
             Inferring::Between([a, b]) => {
                 self.between = format!("{} and {}: ", self.names[a], self.names[b]);
                 self.started = Instant::now();
+                // It ended with the pair before.
+                self.bar.iter().for_each(ProgressBar::reset);
                 return;
             }
             Inferring::Distances { modality, cells } => {

@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long, value_name = "KIND")]
     like: Option<String>,
     /// Features of each modality of atlas [default: the experiment's]; of each view of branching, two or more [default: 200,100]
-    #[arg(long, value_name = "N[,N]", value_delimiter = ',')]
+    #[arg(long, value_name = "N[,N...]", value_delimiter = ',')]
     features: Vec<usize>,
 }
 

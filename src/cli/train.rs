@@ -188,7 +188,7 @@ impl Args {
     }
 }
 
-/// The options that a resumed run may be given anew: they say how long, not what.
+/// The options that a resumed run may be given anew: they say how long it trains and which epoch's weights are left, not what is trained.
 const MAY_CHANGE: [&str; 2] = ["epochs", "patience"];
 
 /// Takes what the dataset's `train.toml` wants for this model, and says so.

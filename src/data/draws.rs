@@ -114,49 +114,59 @@ impl Draws {
         }
     }
 
-    /// Rows that were drawn by themselves and happen to be one cell move into one slot, beyond those of the drawn pairs.
+    /// Rows that were drawn by themselves and happen to be one cell move into one slot.
     fn align(&self, pairs: &[u32], slots: &mut [Vec<u32>]) {
         if self.fully || slots.is_empty() {
             return;
         }
-        let (first, len) = (pairs.len(), slots[0].len());
+        let len = slots[0].len();
         let unit = |m: usize, slots: &[u32], s: usize| self.unit_of[m][slots[s] as usize];
         // A modality's slots that no drawn pair fills.
         let free = |m: usize, s: usize| pairs.get(s).is_none_or(|&u| self.place[m][u as usize] == NONE);
-        // Cells that two modalities or more have drawn.
-        let mut met: Vec<u32> = Vec::new();
+        // Cells that two modalities or more have drawn, and which ones, a bit each.
+        let mut drawn: Vec<(u32, u32)> = Vec::new();
         for (m, own) in slots.iter().enumerate() {
-            let mut drawn: Vec<u32> = (0..len).filter(|&s| free(m, s)).map(|s| unit(m, own, s)).filter(|u| *u != NONE).collect();
-            drawn.sort_unstable();
-            drawn.dedup();
-            met.extend(drawn);
+            drawn.extend((0..len).filter(|&s| free(m, s)).map(|s| (unit(m, own, s), 1 << m)).filter(|(u, _)| *u != NONE));
         }
-        met.sort_unstable();
-        let met: Vec<u32> = met.chunk_by(|a, b| a == b).filter(|of_one| of_one.len() > 1).map(|of_one| of_one[0]).collect();
-        // Their slots, found by the first modality that has them; a slot is one cell's at most.
+        drawn.sort_unstable();
+        let cells = drawn.chunk_by(|a, b| a.0 == b.0).map(|of_one| (of_one[0].0, of_one.iter().fold(0, |all, (_, m)| all | m)));
+        let met: Vec<(u32, u32)> = cells.filter(|(_, who): &(u32, u32)| who.count_ones() > 1).collect();
+        let find = |unit: u32| met.binary_search_by_key(&unit, |(u, _)| *u).ok();
+        // Their slots, found by the first modality that has them; which modalities' rows of a slot are kept for a cell.
         let mut slot_of = vec![usize::MAX; met.len()];
-        let mut taken = vec![false; len];
+        let filled = |s: usize| (0..slots.len()).filter(|&m| !free(m, s)).fold(0, |all, m| all | 1 << m);
+        let mut kept: Vec<u32> = (0..len).map(filled).collect();
+        // By modalities, before which slot all are kept.
+        let mut full: Vec<(u32, usize)> = Vec::new();
         for (m, own) in slots.iter_mut().enumerate() {
             let mut s = 0;
             while s < len {
                 let here = unit(m, own, s);
-                match met.binary_search(&here).map(|at| slot_of[at]) {
-                    Ok(t) if free(m, s) && t != usize::MAX && t != s && unit(m, own, t) != here => own.swap(s, t),
+                match find(here).map(|at| slot_of[at]) {
+                    Some(t) if free(m, s) && t != usize::MAX && t != s && unit(m, own, t) != here => own.swap(s, t),
                     _ => s += 1,
                 }
             }
-            let (mut s, mut next) = (0, first);
+            let mut s = 0;
             while s < len {
-                let at = met.binary_search(&unit(m, own, s)).ok().filter(|at| free(m, s) && slot_of[*at] == usize::MAX);
-                let in_place = s >= first && !taken[s];
-                let (Some(at), Some(to)) = (at, if in_place { Some(s) } else { (next..len).find(|t| !taken[*t]) }) else {
-                    s += 1;
-                    continue;
-                };
-                (slot_of[at], taken[to]) = (to, true);
-                if to != s {
-                    own.swap(s, to);
-                    next = to + 1;
+                let at = find(unit(m, own, s)).filter(|at| free(m, s) && slot_of[*at] == usize::MAX);
+                let to = at.and_then(|at| {
+                    let who = met[at].1;
+                    let known = full.iter().position(|f| f.0 == who).unwrap_or_else(|| {
+                        full.push((who, 0));
+                        full.len() - 1
+                    });
+                    // In place if it can be: beyond the pairs' slots all of a cell's modalities are often free.
+                    let to = if kept[s] & who == 0 { s } else { (full[known].1..len).find(|t| kept[*t] & who == 0)? };
+                    if to != s {
+                        full[known].1 = to;
+                    }
+                    (slot_of[at], kept[to]) = (to, kept[to] | who);
+                    Some(to)
+                });
+                match to {
+                    Some(to) if to != s => own.swap(s, to),
+                    _ => s += 1,
                 }
             }
         }
@@ -270,6 +280,20 @@ mod tests {
         }
         // Those for which no slot was left, and those that a drawn pair's slot holds by itself.
         assert!(met > 1000 && apart * 50 < met, "{apart} of {met}");
+    }
+
+    #[test]
+    fn cells_of_two_modalities_share_slots_with_cells_of_two_others() {
+        // Two experiments of 50 cells each: rows of a cell are the cell's number.
+        let unit = |u: u32| Unit { rows: (0..4).map(|m| (m / 2 == u / 50).then_some(u % 50)).collect(), confidence: 1.0 };
+        let d = Draws::new(vec![(0..50).collect(); 4], (0..100).map(unit).collect(), 0.5);
+        for number in 0..20 {
+            // All cells of all modalities: every pair meets, and must find a slot.
+            let (mut orders, mut weights) = (vec![Vec::new(); 4], vec![Vec::new(); 6]);
+            d.append(Shuffle::Exact, 3, number, 50, &mut orders, &mut weights);
+            assert!(orders.iter().all(|o| distinct(o)));
+            assert!(weights[0].iter().chain(&weights[5]).all(|&w| w == 1.0) && weights[1..5].iter().flatten().all(|&w| w == 0.0));
+        }
     }
 
     #[test]

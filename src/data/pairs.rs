@@ -20,7 +20,7 @@ pub enum PairsRule {
     ByRow,
     /// No cell is known to be another.
     None,
-    /// Two or three columns: id in one modality, id in another, confidence.
+    /// An id a modality, and perhaps a confidence; of the first two modalities, or of those that the first line names.
     File(PathBuf),
 }
 
@@ -194,8 +194,15 @@ pub fn from_file(file: &Path, modalities: &[Ids]) -> Result<Links> {
         if std::mem::take(&mut first) {
             let named: Vec<usize> = fields.iter().map_while(|f| modalities.iter().position(|m| m.name == *f)).collect();
             let none = fields.iter().zip(&lookup).all(|(field, lookup)| !lookup.contains_key(field.as_str()));
-            let number = fields.get(2).is_some_and(|f| f.parse::<f32>().is_ok());
-            if (2..=named.len() + 1).contains(&fields.len()) && named.len() >= 2 && none {
+            let number = fields.get(named.len().max(2)).is_some_and(|f| f.parse::<f32>().is_ok());
+            // Beside names of modalities one that is nearly another's is not passed over.
+            let names = || modalities.iter().map(|m| m.name);
+            let is_name = |f: &&String| names().any(|n| n == f.as_str());
+            let stray = fields.iter().find(|f| !is_name(f)).filter(|_| k > 2 && none && !number && fields.iter().any(|f| is_name(&f)));
+            if let Some((field, meant)) = stray.and_then(|f| Some((f, nearest(f, names())?))) {
+                return bad(format!("no modality is named \"{field}\" (did you mean \"{meant}\"?)"));
+            }
+            if (2..=named.len() + 1).contains(&fields.len()) && named.len() >= 2 && none && !number {
                 if let Some(twice) = named.iter().enumerate().find(|(i, m)| named[..*i].contains(m)) {
                     return bad(format!("two columns are of \"{}\": a pair is of different modalities", modalities[*twice.1].name));
                 }
@@ -214,7 +221,7 @@ pub fn from_file(file: &Path, modalities: &[Ids]) -> Result<Links> {
         }
         let mut unit = vec![-1; k];
         for (side, &m) in of.iter().enumerate() {
-            if n > 2 && fields[side].is_empty() {
+            if fields[side].is_empty() {
                 continue;
             }
             let Some(&row) = lookup[side].get(fields[side].as_str()) else {
@@ -234,6 +241,11 @@ pub fn from_file(file: &Path, modalities: &[Ids]) -> Result<Links> {
             None | Some("") => 1.0,
             Some(text) => match text.parse::<f32>() {
                 Ok(c) if (0.0..=1.0).contains(&c) => c,
+                _ if k > 2 && n == 2 => {
+                    return bad(format!(
+                        "the confidence \"{text}\" is not a number from 0 to 1; more than two ids want a first line that names the modalities"
+                    ));
+                }
                 _ => return bad(format!("the confidence \"{text}\" is not a number from 0 to 1")),
             },
         };
@@ -241,7 +253,7 @@ pub fn from_file(file: &Path, modalities: &[Ids]) -> Result<Links> {
         confidence.push(sure);
     }
     if rows.is_empty() {
-        return Err(Error::input(file, "", "there are no pairs in it: two columns of cell ids are wanted"));
+        return Err(Error::input(file, "", "there are no pairs in it: columns of cell ids are wanted, one a modality"));
     }
     let confidence = confidence.iter().any(|&c| c != 1.0).then_some(confidence);
     Ok(Links { modalities: k, rows, confidence })
@@ -329,6 +341,10 @@ mod tests {
             ("rna,atac,protein\nx,p,u\ny,,u\n", "\"u\" of \"protein\" is paired already on line 2"),
             ("rna,atac,protein,sure,more\n", "5 fields"),
             ("rna,atac,rna\nx,p,y\n", "two columns are of \"rna\""),
+            ("rna,atac,proteins\nx,p,u\n", "no modality is named \"proteins\" (did you mean \"protein\"?)"),
+            ("rna,protien\nx,u\n", "did you mean \"protein\"?"),
+            ("x,p,u\n", "names the modalities"),
+            ("rna,atac,0.5\n", "\"rna\" is no cell"),
         ] {
             let message = read(text).unwrap_err().to_string();
             assert!(message.contains(words), "{message}");

@@ -20,10 +20,11 @@
 //! Where paper and released program differ: each modality's own log-variance enters its KL; the released scale of the losses, for which
 //! clipping and early stopping are stated; the encoder's depth of the program; correspondences are normalised along the axis that is
 //! summed and the alignment counts both ways, so that exchanging the modalities changes nothing (`align_sides=one` is the program's);
-//! `align=0` leaves F out altogether. A known pair counts with its confidence. Embedding is μ; imputation decodes μ directly.
+//! `align=0` leaves F out altogether, and one that known pairs contradict, such as a mirror image, is left out unasked (`train::correspondence`).
+//! A known pair counts with its confidence. Embedding is μ; imputation decodes μ directly.
 //!
 //! The paper has two modalities, here are k: a code is averaged with those of all modalities in which its cell is known, every pair of
-//! modalities has an inferred correspondence of its own, and the k - 1 others that a code is aligned with count as much as the one of two.
+//! modalities has an inferred correspondence of its own, and the k - 1 others that a code is aligned with count together as the one of two.
 //!
 //! Limitations: no missing values. F is inferred of the training cells alone: held-out cells have no alignment loss.
 

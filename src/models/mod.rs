@@ -145,7 +145,7 @@ pub use crate::data::separate::PassOver;
 pub enum Stopping {
     /// Never; the last weights.
     LastEpoch,
-    /// When the held-out loss has not improved for `patience` epochs; the best weights.
+    /// When the held-out loss of the last stage has not improved for `patience` epochs; its best weights.
     HeldOut,
     /// When, after `min_epochs`, the smallest minibatch loss of an epoch has not fallen by more than `min_increment` for `patience`
     /// epochs; the last weights.
@@ -169,8 +169,8 @@ pub trait Model: Send {
     /// its gradients' way back.
     fn begin_step(&self, _s: &mut Step, _cells: &Minibatch, _shared: &mut Vec<Var>) {}
 
-    /// Computes the loss terms of a phase for a minibatch and appends them to `losses`, with their weights; outside training a term
-    /// that needs a correspondence which is not there is [`Var::NONE`].
+    /// Computes the loss terms of a phase for a minibatch and appends them to `losses`, with their weights; a term that needs a
+    /// correspondence which is not there is [`Var::NONE`].
     fn losses(&self, s: &mut Step, phase: usize, cells: &Minibatch, losses: &mut Losses);
 
     /// The code [B, latent] of a modality's cells x [B, features]; missing values are NaN.
@@ -285,6 +285,8 @@ pub struct Facts<'a> {
     pub totals: &'a [[f64; 3]],
     /// Known pairs that training may use.
     pub pairs: usize,
+    /// Whether cells are held out.
+    pub holds_out: bool,
     /// The classes of the label column, 0 without one.
     pub classes: usize,
     /// Training cells of the first modality in each class.

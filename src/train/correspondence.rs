@@ -28,7 +28,7 @@ const NONE: u32 = u32::MAX;
 /// So many known pairs tell whether F fits them.
 const ASKED: usize = 256;
 /// So many can contradict it: the mean of 20 varies by 0.06 where chance alone decides, and a correspondence that helps is far below a half.
-const SURE: usize = 20;
+const SURE: f64 = 20.0;
 
 /// F and which of the dataset's rows it is about.
 pub struct Inferred {
@@ -48,7 +48,7 @@ enum Values {
 
 impl Inferred {
     /// Those of every pair of modalities, as `how` says of each; none if it says nothing. The known units are asked what they say of each:
-    /// one that twenty of them or more hold for no better than chance, a mirror image, is left out.
+    /// a correspondence that is no better than chance by twenty pairs or more, such as a mirror image, is left out.
     #[allow(clippy::too_many_arguments)]
     pub fn of_pairs(
         run: &Run,
@@ -62,8 +62,16 @@ impl Inferred {
         told: &mut dyn FnMut(Inferring),
     ) -> Result<(Vec<Option<Inferred>>, Device)> {
         let (k, mut all) = (rows.len(), Vec::with_capacity(how.len()));
-        let pairs = (0..k).flat_map(|i| (i + 1..k).map(move |j| [i, j]));
-        for (pair, how) in pairs.zip(how) {
+        let pairs: Vec<[usize; 2]> = (0..k).flat_map(|i| (i + 1..k).map(move |j| [i, j])).take(how.len()).collect();
+        let stems: Vec<String> = pairs.iter().map(|&pair| stem(dataset, pair)).collect();
+        if let Some((i, twice)) = stems.iter().enumerate().find(|(i, stem)| stems[..*i].contains(stem)) {
+            let names = pairs[i].map(|m| dataset.modality(m).name());
+            return Err(Error::usage(format!(
+                "the correspondence of {} and {} would be {twice}.npy, as another pair's: give the modalities names without _",
+                names[0], names[1]
+            )));
+        }
+        for (pair, how) in pairs.into_iter().zip(how) {
             if k > 2 {
                 told(Inferring::Between(pair));
             }
@@ -91,7 +99,7 @@ impl Inferred {
     ) -> Result<(Inferred, Device)> {
         let (modalities, rows) = (pair.map(|m| dataset.modality(m)), pair.map(|m| &rows[m]));
         let names = modalities.map(|m| m.name());
-        let stem = if inputs.len() > 2 { format!("F.{}_{}", names[0], names[1]) } else { "F".to_string() };
+        let stem = stem(dataset, pair);
         let (path, shape) = (run.dir().join(format!("{stem}.npy")), rows.map(Vec::len));
         let places = [0, 1].map(|m| {
             let mut places = vec![NONE; modalities[m].cells()];
@@ -154,23 +162,26 @@ impl Inferred {
         Inferred { values: Values::Held(values), shape, pair, places: shape.map(|n| (0..n as u32).collect()) }
     }
 
-    /// What known pairs of the two modalities say of it; none where there are no pairs. Of many, 256 spread evenly are asked.
+    /// What known pairs of the two modalities say of it, each as much as it is sure; none where there are no pairs. Of many, 256 spread evenly
+    /// are asked.
     pub fn of_known(&self, units: &[Unit]) -> Option<Inferring> {
-        let known: Vec<(u32, u32)> = units.iter().filter_map(|u| Some((u.rows[self.pair[0]]?, u.rows[self.pair[1]]?))).collect();
-        let asked: Vec<(u32, u32)> = known.iter().copied().step_by(known.len().div_ceil(ASKED).max(1)).collect();
+        let pair = |u: &Unit| Some((u.rows[self.pair[0]]?, u.rows[self.pair[1]]?, f64::from(u.confidence)));
+        let known: Vec<(u32, u32, f64)> = units.iter().filter_map(pair).collect();
+        let asked: Vec<(u32, u32, f64)> = known.iter().copied().step_by(known.len().div_ceil(ASKED).max(1)).collect();
         let columns: Vec<u32> = (0..self.shape[1] as u32).collect();
         let (mut f, mut images) = (vec![0.0; columns.len()], vec![0.0; self.image()]);
-        let better = |&(a, b): &(u32, u32)| {
+        let better = |&(a, b, sure): &(u32, u32, f64)| {
             self.block(&[self.places[0][a as usize]], &columns, &mut images, &mut f);
             let own = f[self.places[1][b as usize] as usize];
             let [more, less] = [f.iter().filter(|&&v| v > own).count(), f.iter().filter(|&&v| v < own).count()];
             // Among equals the partner is in the middle.
-            (more + f.len() - less) as f64 / (2 * f.len()) as f64
+            sure * (more + f.len() - less) as f64 / (2 * f.len()) as f64
         };
         let pairs = asked.len();
         let sum: f64 = asked.iter().map(better).sum();
-        let better = sum / pairs as f64;
-        (pairs > 0).then_some(Inferring::Known { pairs, better, left_out: pairs >= SURE && better >= 0.5 })
+        let sure: f64 = asked.iter().map(|a| a.2).sum();
+        let better = sum / sure;
+        (sure > 0.0).then_some(Inferring::Known { pairs, better, left_out: sure >= SURE && better >= 0.5 })
     }
 
     /// All of it, where it is held or mapped whole.
@@ -203,6 +214,12 @@ impl Inferred {
             }
         }
     }
+}
+
+/// What the names of a pair's files begin with.
+fn stem(dataset: &Dataset, pair: [usize; 2]) -> String {
+    let [a, b] = pair.map(|m| dataset.modality(m).name());
+    if dataset.modalities().len() > 2 { format!("F.{a}_{b}") } else { "F".to_string() }
 }
 
 /// A minibatch's way to its blocks, one a pair of modalities.
@@ -359,5 +376,16 @@ mod tests {
         }
         let all = seen[0].split_off(0);
         assert!(seen[1] == all && seen[2] == all);
+
+        // A pair without one leaves the others where they are.
+        let mut s = Step::new(Device::cpu(), 1, Precision::F32).unwrap();
+        let some = |pair: [usize; 2]| (pair != [0, 2]).then(|| Inferred::of_values(pair, values(pair), shape(pair)));
+        let mut blocks = Blocks::new(&mut s, pairs.map(some).into(), plan.slots(), plan.batch(), 0).unwrap();
+        blocks.set_order(&mut s, &plan).unwrap();
+        blocks.stage(&mut s, &plan, 12, 12).unwrap();
+        s.begin(true, 1, 12).unwrap();
+        let mut of = [Var::NONE; 3];
+        blocks.minibatch(&mut s, 12, &mut of);
+        assert!(of[1].is_none() && [0, 2].iter().all(|&pair| s.download(of[pair]).unwrap() == all[1][pair]));
     }
 }

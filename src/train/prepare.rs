@@ -147,6 +147,7 @@ impl Preparation {
             totals: &totals,
             fewest,
             pairs: used.len(),
+            holds_out: held_rows.iter().any(|rows| !rows.is_empty()),
             classes,
             class_counts: &class_counts,
         };

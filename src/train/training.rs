@@ -186,7 +186,7 @@ impl<'a> Training<'a> {
         let sums = self.stepper.sums(&mut self.session.step)?;
         let total = self.total(&sums, steps);
         let counts = self.stepper.term_weights(&self.session.step);
-        // A term of another stage is no number here, and neither is one of held-out cells alone.
+        // A term of another stage is no number here, and neither is one of held-out cells alone, or of a correspondence that was left out.
         let there = counts.iter().zip(self.stepper.trained()).map(|(w, there)| w.is_some() && there);
         let means = sums.iter().zip(there).map(|(s, there)| if there { s / steps } else { f64::NAN });
         self.last = vec![("total".into(), total)];

@@ -70,6 +70,16 @@ fn patience_ends_it_with_the_best_held_out_epochs_weights() {
     assert_eq!(ended.epochs, best + 8);
     let (_, exactly) = of("exactly", &[&format!("epochs={best}")]);
     assert!(left(&out, &["model.safetensors"]).1 == left(&exactly, &["model.safetensors"]).1);
+
+    // A resumed run may have another patience, or none, and then one again.
+    let out = dir.path().join("changed");
+    for (resume, patience, until) in [(false, "patience=1000", 4), (true, "patience=0", 8), (true, "patience=1000", 12)] {
+        let options = [&SMALL[1..], &["epochs=20", patience]].concat();
+        let training = Training::new("cross-modal", &data, Device::cpu(), &out, &options);
+        Training { holdout: Some("0.3"), resume, stop: &|epoch, _| epoch == until, ..training }.run().unwrap();
+    }
+    let unheard = Training::new("cross-modal", &data, Device::cpu(), &dir.path().join("none"), &["patience=3"]).run();
+    assert!(unheard.unwrap_err().to_string().contains("--holdout"));
 }
 
 #[test]

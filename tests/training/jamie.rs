@@ -39,6 +39,54 @@ fn jamie_brings_the_views_of_a_cell_together_and_translates_on_any_number_of_thr
     assert!(value("cross_mse.a_to_b") < 0.5 && value("cross_mse.b_to_a") < 0.5, "{}", value("cross_mse.a_to_b"));
 }
 
+/// Whether a correspondence was learnt from in every epoch: its columns hold numbers.
+fn aligned(run: &Path, pairs: &[&str]) -> bool {
+    let rows = history(run);
+    let at = |pair: &&str| rows[0].iter().position(|h| *h == format!("align.{pair}")).unwrap();
+    pairs.iter().map(at).all(|column| rows[1..].iter().all(|row| row[column].parse::<f64>().unwrap().is_finite()))
+}
+
+#[test]
+fn a_correspondence_that_known_pairs_contradict_is_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = ["epochs=6", "latent=4", "batch_size=20", "steps=300"];
+    let with = |name: &str, pairs: PairsRule, options: &[&str]| {
+        let data = dataset(
+            &dir.path().join("data"),
+            name,
+            &[("a", &table(dir.path(), "a", 1, 40, 24)), ("b", &table(dir.path(), "b", 2, 40, 15))],
+            pairs,
+        );
+        let out = dir.path().join(name);
+        run(&data, Device::cpu(), &out, options);
+        (data, out)
+    };
+    fs::create_dir(dir.path().join("data")).unwrap();
+    // What no pair says anything of; then each cell is paired with the one that corresponds to it least.
+    let (_, free) = with("free", PairsRule::None, &options);
+    let f = couplet::data::mapped::MappedArray::open(&free.join("F.npy")).unwrap();
+    let mut left: Vec<usize> = (0..40).collect();
+    let mut text = "a,b".to_string();
+    for (i, row) in f.elements::<f32>().chunks_exact(40).enumerate() {
+        let least = (0..left.len()).min_by(|&x, &y| row[left[x]].total_cmp(&row[left[y]])).unwrap();
+        text += &format!("\nc{i},c{}", left.remove(least));
+    }
+    let pairs = dir.path().join("pairs.csv");
+    fs::write(&pairs, text).unwrap();
+    let (data, contradicted) = with("contradicted", PairsRule::File(pairs.clone()), &options);
+    let (_, without) = with("without", PairsRule::File(pairs), &[&options[..], &["align=0"]].concat());
+    assert!(aligned(&free, &["a", "b"]) && history(&contradicted)[1].contains(&"NaN".to_string()));
+    let weights = |run: &Path| fs::read(run.join("model.safetensors")).unwrap();
+    assert!(weights(&contradicted) == weights(&without) && weights(&contradicted) != weights(&free));
+    // A resumed run decides likewise.
+    let stopped = dir.path().join("stopped");
+    for (resume, at) in [(false, 3), (true, usize::MAX)] {
+        let training = Training::new("jamie", &data, Device::cpu(), &stopped, &options);
+        Training { resume, stop: &|epoch, _| epoch == at, ..training }.run().unwrap();
+    }
+    assert!(weights(&stopped) == weights(&contradicted));
+}
+
 #[test]
 fn jamie_keeps_its_correspondence_in_the_run_and_leaves_it_out_when_nothing_asks_for_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -118,9 +166,11 @@ fn jamie_takes_several_modalities_and_no_thread_or_stop_changes_a_bit() {
     let options = ["epochs=60", "latent=8", "batch_size=30", "dropout=0.05", "steps=100", "pf_ratio=0.9"];
     let files = ["model.safetensors", "F.a_b.npy", "F.a_c.npy", "F.b_c.npy", "F.b.cells.txt"];
     let stops = [70, 150];
+    let pairs = ["a_b", "a_c", "b_a", "b_c", "c_a", "c_b"];
     threads_and_stops_change_no_bit(dir.path(), "three", &stops, &files, |out, steps, resume| {
         Training { resume, stop: &|_, done| done >= steps, ..Training::new("jamie", &data, Device::cpu(), out, &options) }.run().unwrap();
     });
+    assert!(aligned(&dir.path().join("one-three"), &pairs));
 }
 
 #[test]
@@ -129,10 +179,7 @@ fn three_views_of_a_cell_come_together_two_by_two() {
     let data = three(dir.path(), [120; 3], [24, 15, 12]);
     let out = dir.path().join("run");
     run(&data, Device::cpu(), &out, &["epochs=400", "latent=8", "batch_size=50", "dropout=0.05", "landmarks=40", "steps=200"]);
-    let head = &history(&out)[0];
-    for pair in ["a_b", "a_c", "b_a", "b_c", "c_a", "c_b"] {
-        assert!(head.contains(&format!("align.{pair}")), "{head:?}");
-    }
+    assert!(aligned(&out, &["a_b", "a_c", "b_a", "b_c", "c_a", "c_b"]));
     for file in ["F.a_c.npy", "F.a_c.c.near.npy", "F.b_c.b.landmarks.cells.txt"] {
         assert!(out.join(file).exists(), "{file}");
     }
@@ -157,11 +204,12 @@ fn the_kernels_give_the_processors_losses_of_jamie() {
     let cpu = crate::kernels_agree(dir.path(), "partly-paired", 2e-4, 1e-2, |device, out| {
         run(&data, device, out, &options);
     });
-    assert!(cpu[0].contains(&"align.b".to_string()));
+    assert!(cpu[0].contains(&"align.b".to_string()) && aligned(&dir.path().join("partly-paired-cpu"), &["a", "b"]));
 
-    let data = three(dir.path(), [30, 36, 30], [9, 7, 5]);
+    // Fewer pairs than could contradict what twenty steps infer.
+    let data = three(dir.path(), [19, 30, 19], [9, 7, 5]);
     let cpu = crate::kernels_agree(dir.path(), "three-modalities", 2e-4, 1e-2, |device, out| {
         run(&data, device, out, &options);
     });
-    assert!(cpu[0].contains(&"align.b_c".to_string()));
+    assert!(cpu[0].contains(&"align.b_c".to_string()) && aligned(&dir.path().join("three-modalities-cpu"), &["a_b", "c_a", "b_c"]));
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 pub(super) const RECIPE: RecipeSpec = RecipeSpec {
     name: "branching",
-    about: "two non-linear views (200 and 100 features; --features N,N,N: three) of a branching manifold of 4 dimensions, with labels",
+    about: "non-linear views (200 and 100 features, or one for each number of --features) of a branching manifold of 4 dimensions, with labels",
     cells: 600,
     train: "[coupled]\nlatent = 4\nepochs = 2000\n",
     write,
@@ -30,6 +30,8 @@ const BRANCHES: usize = 3;
 const WIDTH: usize = 64;
 const FEATURES: &[usize] = &[200, 100];
 const MOST_VIEWS: usize = 16;
+/// Of a view, whose network has 64 weights each.
+const MOST_FEATURES: usize = 1_000_000;
 
 /// Streams of random numbers: the bytes of "br", what is drawn, and the view.
 const DIRECTIONS: u32 = 0x6272_0000;
@@ -43,6 +45,9 @@ fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: 
     if !(2..=MOST_VIEWS).contains(&of_views.len()) {
         return Err(Error::usage(format!("--features: {} views are asked for, there may be 2 to {MOST_VIEWS}", of_views.len())));
     }
+    if let Some(features) = of_views.iter().find(|f| !(1..=MOST_FEATURES).contains(*f)) {
+        return Err(Error::usage(format!("--features {features}: a number from 1 to {MOST_FEATURES} is wanted")));
+    }
     let names: Vec<String> = (1..=of_views.len()).map(|view| format!("view{view}")).collect();
     let mut from = provenance(recipe, cells, seed);
     if !spec.features.is_empty() {
@@ -50,9 +55,6 @@ fn write(mut builder: Builder, recipe: &RecipeSpec, spec: &SimulateSpec, cells: 
     }
     let latent = Arc::new(Latent::draw(cells, seed));
     for (view, (name, &features)) in names.iter().zip(of_views).enumerate() {
-        if features == 0 || features > i32::MAX as usize {
-            return Err(Error::usage(format!("--features {features}: a number from 1 to {} is wanted", i32::MAX)));
-        }
         let network = Network::draw(seed, view as u32, features);
         let head =
             Head { cells: Some(cells as u64), shape: vec![features], layout: Layout::Dense(Dtype::F32), features: None, cell_ids: None };

@@ -126,7 +126,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         Per::Run,
         Kind::Int { min: 0, max: 1 << 30 },
         "0",
-        "epochs without a better held-out loss before it stops, with the best one's weights; 0: the last epoch's, as published",
+        "epochs without a better held-out loss, all terms as they are weighted, before it stops, with the best one's weights; 0: the last epoch's, as published",
     ),
     option("select", Per::Run, Kind::Choice(&["total", "sum"]), "total", "the held-out loss that is told: weighted, or plain sum of terms"),
     inference::PREPROCESS,
@@ -257,6 +257,9 @@ pub(super) fn is_image(settings: &Settings) -> Result<bool> {
 }
 
 pub(super) fn resolve(settings: &mut Settings, facts: &Facts) -> Result<()> {
+    if settings.get("patience")?.count()? > 0 && !facts.holds_out {
+        return Err(Error::usage("patience counts epochs without a better held-out loss: hold cells out with --holdout, or leave it 0"));
+    }
     let images = facts.modalities.iter().filter(|m| m.image.is_some()).count();
     settings.fill("instance", "", Value::Word(if images > 0 { "image" } else { "fc" }.into()));
     let image = is_image(settings)?;

@@ -4,7 +4,7 @@ use super::super::inference;
 use super::super::options::{Kind, OptionSpec, POSITIVE, Per, TOP_GENES, TOP_GENES_BY, Value, option};
 use super::super::settings::Settings;
 use super::super::{Facts, Modality};
-use crate::correspondence::Inference;
+use crate::correspondence::{Inference, Metric};
 use crate::error::Result;
 
 /// As typed.
@@ -32,7 +32,7 @@ pub(super) static OPTIONS: &[OptionSpec] = &[
         Per::Run,
         POSITIVE,
         "1",
-        "weight of the distance of a code from those that the inferred correspondence says; 0: none is inferred",
+        "weight of the distance of a code from those that the inferred correspondence says; 0: none is inferred. One that twenty known pairs or more find no better than chance is left out",
     ),
     option("align_sides", Per::Run, Kind::Choice(&["both", "one"]), "both", "whether both codes are compared, or only the first's"),
     option(
@@ -93,7 +93,7 @@ pub(super) fn resolve(settings: &mut Settings, &Facts { modalities, cells, .. }:
     // Without geodesic distances there is no graph to extend along.
     let geodesic =
         modalities.iter().map(|m| settings.of("distance", &m.name)?.word().map(|w| w == "geodesic")).collect::<Result<Vec<_>>>()?;
-    let landmarks = if geodesic.iter().all(|&g| g) { Inference::landmarks_for(cells) } else { 0 };
+    let landmarks = if geodesic.iter().filter(|&&g| g).count() > 1 { Inference::landmarks_for(cells) } else { 0 };
     settings.fill("landmarks", "", Value::Int(landmarks as i64));
     let epochs = settings.get("epochs")?.count()?;
     settings.fill("min_epochs", "", Value::Int(2500.min(epochs * 3 / 4) as i64));
@@ -106,7 +106,10 @@ pub(super) fn asked(settings: &Settings, modalities: &[Modality]) -> Result<Vec<
         return Ok(Vec::new());
     }
     let pairs = modalities.iter().enumerate().flat_map(|(i, a)| modalities[i + 1..].iter().map(move |b| [a, b]));
-    pairs.map(|pair| inference::inference(settings, pair.map(|m| m.name.as_str()))).collect()
+    let mut all = pairs.map(|pair| inference::inference(settings, pair.map(|m| m.name.as_str()))).collect::<Result<Vec<_>>>()?;
+    // Other pairs keep their landmarks.
+    all.iter_mut().filter(|how| modalities.len() > 2 && how.metrics != [Metric::Geodesic; 2]).for_each(|how| how.landmarks = 0);
+    Ok(all)
 }
 
 /// Without dropout imputation suffers.

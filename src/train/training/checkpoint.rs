@@ -71,7 +71,12 @@ impl Training<'_> {
         }
         self.at = at;
         self.session.step.restore(|name| saved.get(name))?;
-        if self.at.best_epoch > 0 && self.session.model.stopping() == Stopping::HeldOut {
+        let stopping = self.session.model.stopping();
+        if stopping == Stopping::LastEpoch {
+            // A `patience` that it was given before has made it watch the held-out loss.
+            (self.at.best, self.at.best_epoch) = (f64::INFINITY, 0);
+        }
+        if self.at.best_epoch > 0 && stopping == Stopping::HeldOut {
             let best = weights(&mut self.session.step)?;
             let named = best.into_iter().map(|(n, d, _)| Ok((n.clone(), d, saved.need(&format!("best.{n}"))?.1.to_vec())));
             self.best = Some(named.collect::<Result<_>>()?);
