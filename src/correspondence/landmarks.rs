@@ -234,6 +234,11 @@ impl Landmarks {
         Ok(Landmarks { cells: marks, table, near: near_cells, weights, k: graph.k, parts: graph.parts, of_each: near })
     }
 
+    /// n.
+    fn rows(&self) -> usize {
+        self.near.len() / self.of_each
+    }
+
     /// Landmarks that a cell has weights on: near, or all where there are fewer.
     pub fn of_each(&self) -> usize {
         self.of_each
@@ -257,11 +262,23 @@ pub fn solve(
     progress: &mut dyn FnMut(Report),
 ) -> Result<(Solution, Device)> {
     let sides = [Landmarks::new(a, options, 0, stop, progress)?, Landmarks::new(b, options, 1, stop, progress)?];
+    between(device, sides, [a.cols(), b.cols()], options, stop, progress)
+}
+
+/// [`solve`] where both modalities' landmarks are there already; `features` are the modalities' p and q.
+pub fn between(
+    device: Device,
+    sides: [Landmarks; 2],
+    features: [usize; 2],
+    options: &Options,
+    stop: Option<&AtomicBool>,
+    progress: &mut dyn FnMut(Report),
+) -> Result<(Solution, Device)> {
     let (correspondence, device) = match options.solver {
         Solver::PrimeDual(o) => {
-            let all = a.rows().max(b.rows()) as f32;
+            let all = sides[0].rows().max(sides[1].rows()) as f32;
             let few = sides[0].cells.len().max(sides[1].cells.len()) as f32;
-            let o = prime_dual::Options { penalty: o.penalty * (all / few), features: [a.cols(), b.cols()], ..o };
+            let o = prime_dual::Options { penalty: o.penalty * (all / few), features, ..o };
             let [ka, kb] = [0, 1].map(|s| sides[s].table.clone());
             let found = prime_dual::solve(device, ka, kb, o, stop, |r| progress(Report::PrimeDual(r)))?;
             (found.0.correspondence, found.1)
@@ -278,7 +295,7 @@ pub fn solve(
 fn extend(sides: &[Landmarks; 2], f: &[f32], matches: usize) -> Result<Sparse> {
     let [a, b] = sides;
     let (la, lb) = (a.cells.len(), b.cells.len());
-    let [m, n] = [a, b].map(|s| s.near.len() / s.of_each);
+    let [m, n] = [a, b].map(Landmarks::rows);
     if matches == 0 {
         return Err(Error::usage("landmarks: one match a cell is needed at least"));
     }

@@ -9,7 +9,8 @@
 mod factors;
 
 use super::input::Input;
-use crate::correspondence::{self, Inference, Inferring, landmarks};
+use crate::correspondence::landmarks::{self, Landmarks};
+use crate::correspondence::{self, Inference, Inferring};
 use crate::data::dataset::Dataset;
 use crate::data::mapped::MappedArray;
 use crate::data::npy::Dtype;
@@ -71,12 +72,13 @@ impl Inferred {
                 names[0], names[1]
             )));
         }
+        let mut seen: Vec<Option<Landmarks>> = (0..k).map(|_| None).collect();
         for (pair, how) in pairs.into_iter().zip(how) {
             if k > 2 {
                 told(Inferring::Between(pair));
             }
             let made;
-            (made, device) = Inferred::of_run(run, dataset, inputs, rows, pair, how, device, stop, told)?;
+            (made, device) = Inferred::of_run(run, dataset, inputs, rows, pair, how, &mut seen, device, stop, told)?;
             let known = made.of_known(known);
             known.iter().for_each(|&known| told(known));
             all.push(Some(made).filter(|_| !matches!(known, Some(Inferring::Known { left_out: true, .. }))));
@@ -84,7 +86,8 @@ impl Inferred {
         Ok((all, device))
     }
 
-    /// Computes it for the training rows of two modalities and writes it into the run, or maps what a resumed run has.
+    /// Computes it for the training rows of two modalities and writes it into the run, or maps what a resumed run has. `seen` are the landmarks
+    /// of modalities that an earlier pair has found: a graph of all cells is most of the work.
     #[allow(clippy::too_many_arguments)]
     fn of_run(
         run: &Run,
@@ -93,6 +96,7 @@ impl Inferred {
         rows: &[Vec<u32>],
         pair: [usize; 2],
         how: &Inference,
+        seen: &mut [Option<Landmarks>],
         device: Device,
         stop: &AtomicBool,
         told: &mut dyn FnMut(Inferring),
@@ -113,22 +117,30 @@ impl Inferred {
         let device = if path.exists() {
             device
         } else {
-            let mut cells = Vec::with_capacity(2);
-            for m in [0, 1] {
-                cells.push(inputs[pair[m]].preprocessed(modalities[m], rows[m])?);
-            }
-            let [a, b] = [0, 1].map(|m| Matrix::new(&cells[m], shape[m], modalities[m].features()));
+            let cells = |m: usize| inputs[pair[m]].preprocessed(modalities[m], rows[m]);
+            let features = modalities.map(|m| m.features());
             for m in [0, 1] {
                 ids(format!("F.{}", names[m]), m, &mut rows[m].iter().copied())?;
             }
             match &by_landmarks {
                 None => {
-                    let (f, device) = correspondence::infer(device, [a, b], how, Some(stop), told)?;
+                    let (a, b) = (cells(0)?, cells(1)?);
+                    let matrices = [Matrix::new(&a, shape[0], features[0]), Matrix::new(&b, shape[1], features[1])];
+                    let (f, device) = correspondence::infer(device, matrices, how, Some(stop), told)?;
                     run.write_matrix(&format!("{stem}.npy"), &f, shape[1])?;
                     device
                 }
                 Some(options) => {
-                    let (found, device) = landmarks::solve(device, a, b, options, Some(stop), &mut |r| told(Inferring::Landmarks(r)))?;
+                    let progress = &mut |r| told(Inferring::Landmarks(r));
+                    let mut side = |m: usize| {
+                        if let Some(seen) = &seen[pair[m]] {
+                            return Ok::<Landmarks, Error>(seen.clone());
+                        }
+                        let made = Landmarks::new(Matrix::new(&cells(m)?, shape[m], features[m]), options, m, Some(stop), progress)?;
+                        Ok(seen[pair[m]].insert(made).clone())
+                    };
+                    let sides = [side(0)?, side(1)?];
+                    let (found, device) = landmarks::between(device, sides, features, options, Some(stop), progress)?;
                     for m in [0, 1] {
                         let marks = &mut found.sides[m].cells.iter().map(|&l| rows[m][l as usize]);
                         ids(format!("{stem}.{}.landmarks", names[m]), m, marks)?;
