@@ -44,12 +44,14 @@ class Lab:
         if not whole.exists():
             run(self.couplet, "simulate", "branching", "--features", "200,100,50", "--out", whole)
         if not out.exists():
-            pairs = self.scratch / f"{name}.csv"
-            chain = (f"{i},{i},\n" if i < 200 else f",{i},{i}\n" for i in range(400))
-            pairs.write_text("view1,view2,view3\n" + "".join(chain))
+            pairs = "by-row"
+            if name == "chain":
+                pairs = self.scratch / "chain.csv"
+                known = (f"{i},{i},\n" if i < 200 else f",{i},{i}\n" for i in range(400))
+                pairs.write_text("view1,view2,view3\n" + "".join(known))
             names = {"chain": ["view1", "view2", "view3"], "views12": ["view1", "view2"], "views13": ["view1", "view3"]}[name]
             run(self.couplet, "import", *(w for n in names for w in ("--modality", f"{n}={whole / n / 'values.npy'}")),
-                "--pairs", pairs if name == "chain" else "by-row", "--out", out)
+                "--pairs", pairs, "--out", out)
         return out
 
     def measured(self, name, options, label, truth=None):

@@ -63,17 +63,8 @@ impl Inferred {
         told: &mut dyn FnMut(Inferring),
     ) -> Result<(Vec<Option<Inferred>>, Device)> {
         let (k, mut all) = (rows.len(), Vec::with_capacity(how.len()));
-        let pairs: Vec<[usize; 2]> = (0..k).flat_map(|i| (i + 1..k).map(move |j| [i, j])).take(how.len()).collect();
-        let stems: Vec<String> = pairs.iter().map(|&pair| stem(dataset, pair)).collect();
-        if let Some((i, twice)) = stems.iter().enumerate().find(|(i, stem)| stems[..*i].contains(stem)) {
-            let names = pairs[i].map(|m| dataset.modality(m).name());
-            return Err(Error::usage(format!(
-                "the correspondence of {} and {} would be {twice}.npy, as another pair's: give the modalities names without _",
-                names[0], names[1]
-            )));
-        }
         let mut seen: Vec<Option<Landmarks>> = (0..k).map(|_| None).collect();
-        for (pair, how) in pairs.into_iter().zip(how) {
+        for (pair, how) in pairs(k).zip(how) {
             if k > 2 {
                 told(Inferring::Between(pair));
             }
@@ -226,6 +217,26 @@ impl Inferred {
             }
         }
     }
+}
+
+fn pairs(k: usize) -> impl Iterator<Item = [usize; 2]> {
+    (0..k).flat_map(move |i| (i + 1..k).map(move |j| [i, j]))
+}
+
+/// That no two pairs' files would be the same: a usage error where modalities' names make them so.
+pub fn check_names(dataset: &Dataset) -> Result<()> {
+    let mut stems = Vec::new();
+    for pair in pairs(dataset.modalities().len()) {
+        let stem = stem(dataset, pair);
+        if stems.contains(&stem) {
+            let [a, b] = pair.map(|m| dataset.modality(m).name());
+            return Err(Error::usage(format!(
+                "the correspondence of {a} and {b} would be {stem}.npy, as another pair's: give the modalities names without _"
+            )));
+        }
+        stems.push(stem);
+    }
+    Ok(())
 }
 
 /// What the names of a pair's files begin with.

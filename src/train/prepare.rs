@@ -1,7 +1,7 @@
 //! From a request to everything a training needs: which cells, which pairs, what is done to the rows, the model on its device.
 
 use super::TrainRequest;
-use super::correspondence::{Blocks, Inferred};
+use super::correspondence::{self, Blocks, Inferred};
 use super::feed::{self, Feeds};
 use super::input::Input;
 use super::labels::{self, LabelFeed};
@@ -156,8 +156,11 @@ impl Preparation {
         let ways = feed::ways(&device, &mut room, dataset, &inputs, &mut settings)?;
         let fed: Vec<[bool; 2]> = ways.iter().map(|way| [way.resident, way.sparse.is_some()]).collect();
         let described = device.describe();
-        let run = open_run(request, &settings, &described)?;
         let how = (request.model.inference)(&settings, &modalities)?;
+        if !how.is_empty() {
+            correspondence::check_names(dataset)?;
+        }
+        let run = open_run(request, &settings, &described)?;
         let told = &mut *request.inferring;
         let (inferred, device) = Inferred::of_pairs(&run, dataset, &inputs, &training_rows, &used, &how, device, request.stop, told)?;
         let mut step = Step::new(device, request.seed, request.precision)?;

@@ -174,6 +174,17 @@ fn jamie_takes_several_modalities_and_no_thread_or_stop_changes_a_bit() {
 }
 
 #[test]
+fn names_that_would_make_two_correspondences_one_file_are_refused_before_there_is_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = table(dir.path(), "t", 1, 12, 3);
+    let data = dataset(dir.path(), "data", &["x_y", "x", "y_x"].map(|name| (name, file.as_path())), PairsRule::ByName);
+    let out = dir.path().join("run");
+    let refused = Training::new("jamie", &data, Device::cpu(), &out, &["epochs=1"]).run().unwrap_err();
+    assert!(refused.exit_code() == 2 && refused.to_string().contains("F.x_y_x.npy") && !out.exists(), "{refused}");
+    Training::new("jamie", &data, Device::cpu(), &out, &["epochs=1", "align=0"]).run().unwrap();
+}
+
+#[test]
 fn three_views_of_a_cell_come_together_two_by_two() {
     let dir = tempfile::tempdir().unwrap();
     let data = three(dir.path(), [120; 3], [24, 15, 12]);
